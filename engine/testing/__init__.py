@@ -1,0 +1,23 @@
+"""What tests and benchmarks share: error limits, layer shapes, example calls, poisoned memory."""
+
+from .calls import BUILDERS, calls_of, outputs_as_floats
+from .inputs import Inputs
+from .limits import LIMITS, Limit, assert_close, format_name, poisoned_empty, relative_rms
+from .shapes import LAYER_SHAPES, ODD_SHAPES, Shape, cropped
+
+__all__ = [
+    "BUILDERS",
+    "LAYER_SHAPES",
+    "LIMITS",
+    "ODD_SHAPES",
+    "Inputs",
+    "Limit",
+    "Shape",
+    "assert_close",
+    "calls_of",
+    "cropped",
+    "format_name",
+    "outputs_as_floats",
+    "poisoned_empty",
+    "relative_rms",
+]
