@@ -16,6 +16,11 @@ N_MULTIPLE = 8
 Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
+def companion_dtype(compute_dtype: torch.dtype) -> torch.dtype:
+    """The 16-bit dtype that scales, smoothing and the low-rank branch are stored in: the compute dtype, or bfloat16 if that is wider."""
+    return compute_dtype if compute_dtype.itemsize == 2 else torch.bfloat16
+
+
 @dataclass(frozen=True)
 class LayerFormat:
     """weight, activation: "int4", "nvfp4", "int8" or "fp8"; activation None computes with 16-bit activations.
@@ -83,11 +88,12 @@ class LayerFormat:
     ) -> Schema:
         """Name -> (shape, dtype) of every stored tensor but the bias; raises ValueError when the sizes do not fit.
 
-        dtype: of the int4 scales and the 16-bit companions. owns_down: False for a layer that reads the proj_down of another.
+        dtype: the layer computes in; int4 scales and companions are 16-bit in any case. owns_down: False for a layer that reads the proj_down of another.
         """
         if reason := self.reason_against(out_features, in_features, kernel):
             raise ValueError(reason)
         n, k = out_features, in_features * kernel[0] * kernel[1]
+        dtype = companion_dtype(dtype)
         tensors: Schema = {
             "int4": {"qweight": ((n, k // 2), torch.int8), "wscales": ((k // 64, n), dtype)},
             "nvfp4": {

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import fp8, int4, int8, nvfp4
+from .layer_format import companion_dtype
 from .packing import pack_nibbles, unpack_nibbles
 
 
@@ -14,11 +15,11 @@ def quantize_weight(
 ) -> dict[str, Tensor]:
     """Round a weight to nearest.
 
-    weight: float [N, K], already smoothed and without its low-rank part; format: "int4", "nvfp4", "int8" or "fp8"; dtype: of the
-    int4 scales. Returns qweight, wscales (and wtscale for nvfp4) with the shapes of `LayerFormat.tensors`.
+    weight: float [N, K], already smoothed and without its low-rank part; format: "int4", "nvfp4", "int8" or "fp8"; dtype: the layer
+    computes in, int4 scales are 16-bit. Returns qweight, wscales (and wtscale for nvfp4) with the shapes of `LayerFormat.tensors`.
     """
     if format == "int4":
-        codes, scales = int4.quantize(weight, scale_dtype=dtype)
+        codes, scales = int4.quantize(weight, scale_dtype=companion_dtype(dtype))
         return {"qweight": pack_nibbles(codes), "wscales": scales.t().contiguous()}
     if format == "nvfp4":
         codes, scales, outer_scale = nvfp4.quantize(weight, four_over_six=four_over_six)

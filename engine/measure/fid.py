@@ -1,7 +1,7 @@
 """Frechet distance between two sets of images in the feature space of any network.
 
 It is biased upwards by roughly 1/N, and by another amount for every network: figures compare only at the same number of images
-and with the same features. Sources: Heusel et al. 2017, arXiv 1706.08500, eq. 6; Chong & Forsyth 2020, arXiv 1911.07023 (the bias).
+and with the same features. Sources: Heusel et al. 2017, arXiv 1706.08500, eq. 6; on the bias arXiv 1911.07023.
 """
 
 from __future__ import annotations

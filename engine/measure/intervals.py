@@ -40,7 +40,7 @@ def paired_difference(a: Numbers, b: Numbers, confidence: float = 0.95, resample
 
 
 def paired_ratio(a: Numbers, b: Numbers, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """The geometric mean of a / b over pairs: a, b [n], all > 0. Raises ValueError as the difference does, and for values <= 0."""
+    """The geometric mean of a / b over pairs: a, b [n], all > 0. Raises ValueError as above, and for values <= 0."""
     a, b = _pairs(a, b)
     if not bool((a > 0).all() and (b > 0).all()):
         raise ValueError(f"samples: a ratio needs values > 0, got a minimum of {min(float(a.min()), float(b.min()))}")

@@ -82,7 +82,7 @@ def test_file_holds_plain_tensors_a_small_config_and_a_shared_factor_once(tools,
 
 
 def test_shards_one_of_which_splits_a_layer(tools, tmp_path):
-    model = saved(tools, tmp_path, max_shard_size="20KB")
+    model = saved(tools, tmp_path, max_shard_size="5KB")
     shards = sorted(tmp_path.glob("*.safetensors"))
     assert len(shards) > 5
     where = json.loads(next(tmp_path.glob("*.index.json")).read_text())["weight_map"]

@@ -1,0 +1,46 @@
+"""The "cpu" backend of the ops that INT8 layers run on: which calls it takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops import gemm_w8a8, quantize_act
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def quantize_act_rejects(
+    x: Tensor,
+    smooth: Tensor | None,
+    proj_down: Tensor | None,
+    format: str,
+    shift: float = 0.0,
+    unsigned: bool = False,
+    segments: int = 1,
+    four_over_six: bool = False,
+) -> str | None:
+    if format != "int8" or segments != 1:
+        return f"int8 with 1 segment needed, got {format} with {segments}"
+    return None if x.dtype in DTYPES else f"x must be float32 or bfloat16, got {x.dtype}"
+
+
+def gemm_w8a8_rejects(
+    qx: Tensor,
+    ascales: Tensor,
+    qweight: Tensor,
+    wscales: Tensor,
+    low_rank_act: Tensor,
+    proj_up: Tensor,
+    bias: Tensor | None,
+    out_dtype: torch.dtype,
+) -> str | None:
+    if qx.dtype != torch.int8 or ascales.shape[0] != 1:
+        return f"int8 codes with 1 scale per token needed, got {qx.dtype} with {ascales.shape[0]}"
+    return None if out_dtype in DTYPES else f"out_dtype must be float32 or bfloat16, got {out_dtype}"
+
+
+def register() -> None:
+    """Add the backend to its ops."""
+    quantize_act.add("cpu", "halfbyte.layers.cpu_kernels:quantize_act", quantize_act_rejects)
+    gemm_w8a8.add("cpu", "halfbyte.layers.cpu_kernels:gemm_w8a8", gemm_w8a8_rejects)

@@ -1,0 +1,60 @@
+"""The form of a weight that runs: expanded to a dense float type, folded to INT8, or emulating what a GPU computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .emulated import emulate
+from .expanded import expand
+from .fastest import fastest_kind
+from .int8_linear import fold
+
+if TYPE_CHECKING:
+    from .weight import LowBitWeight
+
+# Numerics -> the stored weight formats that can compute in them.
+NUMERICS = {
+    "native": ("int4", "nvfp4", "int8", "fp8"),
+    "w4a4": ("int4",),
+    "w4a8": ("int4", "nvfp4"),
+    "nvfp4": ("nvfp4",),
+}
+
+
+class Prepared(Protocol):
+    """kind: what runs, such as "expanded float32"; reason: why, in a sentence."""
+
+    kind: str
+    reason: str
+    nbytes: int
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def conv2d(self, x: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor: ...
+
+
+def reason_against(weight: LowBitWeight, numerics: str) -> str | None:
+    """One sentence why the weight cannot compute so, or None."""
+    if numerics not in NUMERICS:
+        return f"numerics: one of {', '.join(NUMERICS)} needed, got {numerics!r}"
+    stored = weight.layer_format.weight
+    if stored not in NUMERICS[numerics]:
+        return f"numerics {numerics} needs {' or '.join(NUMERICS[numerics])} storage, got {stored}"
+    return None
+
+
+def build(weight: LowBitWeight) -> Prepared:
+    """The prepared form for the weight's numerics on its device; raises ValueError when its storage cannot compute so."""
+    if reason := reason_against(weight, weight.numerics):
+        raise ValueError(reason)
+    if weight.numerics != "native":
+        return emulate(weight, fold_to_int8=weight.numerics == "w4a8")
+    if weight.device.type != "cpu":
+        return expand(weight, weight.dtype, f"no low-bit kernel runs on {weight.device.type} yet")
+    if torch.compiler.is_compiling():
+        return expand(weight, weight.dtype, "traced before it was prepared")
+    kind, reason = fastest_kind(weight)
+    return fold(weight, reason) if kind == "int8" else expand(weight, getattr(torch, kind), reason)
