@@ -10,6 +10,11 @@ from torch import nn
 TIMESTEP_ARGUMENTS = ("timestep", "t", "timestep_ratio")
 TIME_LIKE_ARGUMENTS = (*TIMESTEP_ARGUMENTS, "timesteps", "timestep_r", "r", "sigma")
 UNETS = ("UNet2DConditionModel", "UNet2DModel")
+# UNet blocks that hand on (hidden_states, residuals) on the way down and take one residual per resnet on the way up
+UNET_BLOCKS = (
+    "DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D", "SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D",
+    "UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D",
+)  # fmt: skip
 # lists whose names say that they prepare the conditioning or the tokens, before the blocks that denoise
 PREPARING_STACKS = ("refiner", "text", "txt", "context", "caption")
 INJECTED_RESIDUALS = ("down_block_additional_residuals", "mid_block_additional_residual", "down_intrablock_additional_residuals")
@@ -29,7 +34,7 @@ class BlockStreams:
 ENCODER_FIRST = BlockStreams(("encoder_hidden_states", "hidden_states"), denoised=1)
 HIDDEN_FIRST = BlockStreams(("hidden_states", "encoder_hidden_states"))
 
-_STREAMS: dict[str, BlockStreams | None] = {
+STREAMS: dict[str, BlockStreams | None] = {
     **dict.fromkeys(
         (
             "AuraFlowJointTransformerBlock", "BriaTransformerBlock", "BriaSingleTransformerBlock", "BriaFiboTransformerBlock",
@@ -68,7 +73,7 @@ def block_streams(block: nn.Module) -> BlockStreams | None:
     of its input's shape.
     """
     name = type(block).__name__
-    return _STREAMS[name] if name in _STREAMS else BlockStreams((argument_names(block)[0],))
+    return STREAMS[name] if name in STREAMS else BlockStreams((argument_names(block)[0],))
 
 
 def argument_names(module: nn.Module) -> list[str]:

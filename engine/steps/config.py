@@ -18,8 +18,8 @@ _FIELDS = {"policy", "predictor", "site", "depth", "tabulate"}
 class CacheConfig:
     """policy: when to compute. predictor: what a skipped step takes. site: "auto" or one of site.KINDS.
 
-    depth: for deep_main, how many outer levels of the UNet a skipped step still computes. tabulate: keep the outputs of layers
-    that see nothing but the timestep (and label), and hand them out again, bit for bit.
+    depth: for deep_main, how many outer levels of the UNet a skipped step still computes; 0 leaves its last residual block.
+    tabulate: keep the outputs of layers that see nothing but the timestep (and label), and hand them out again, bit for bit.
     """
 
     policy: Policy
@@ -37,8 +37,8 @@ class CacheConfig:
             )
         if self.site not in ("auto", *KINDS):
             raise ValueError(f"site needs one of {('auto', *KINDS)}; {self.site!r} came")
-        if not is_integer(self.depth) or self.depth < 1:
-            raise ValueError(f"depth needs a positive integer; {self.depth!r} came")
+        if not is_integer(self.depth) or self.depth < 0:
+            raise ValueError(f"depth needs an integer from 0; {self.depth!r} came")
         if not isinstance(self.tabulate, bool):
             raise ValueError(f"tabulate needs true or false; {self.tabulate!r} came")
         if self.policy.probes and self.site == "output":

@@ -44,6 +44,10 @@ class StepEngine:
         )
         if config and config.site != "auto" and not self.cut.sites:
             raise ValueError(f"site {config.site!r} is not there: {self.cut.reason}")
+        if config and config.policy.probes and self.cut.sites and self.cut.probe is None:
+            raise ValueError(
+                f"{type(config.policy).__name__} needs a first block that always computes; depth {config.depth} leaves none"
+            )
         self.table = Table() if config and config.tabulate else None
         self._hooked: list[nn.Module] = []
         self._hook_name = f"halfbyte_steps_{next(_numbers)}"

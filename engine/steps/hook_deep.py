@@ -32,10 +32,10 @@ class DeepHook(EngineHook):
         if not call.skips(self.site):
             output = self.forward(*args, **kwargs)
             if self.is_last:
-                call.record(self.site, output)
+                call.record(self.site, output[0] if isinstance(output, tuple) and len(output) == 1 else output)
             return output
-        if self.is_last:
-            return call.value(self.site)[0]
-        (hidden_states,) = self.reader.read(args, kwargs)
-        # only idle modules read the residuals of a down block that is idle
-        return (hidden_states, (hidden_states,) * self.residuals) if self.residuals else hidden_states
+        hidden_states = call.value(self.site)[0] if self.is_last else self.reader.read(args, kwargs)[0]
+        if self.residuals:
+            # only idle modules read the residuals of a down block that is idle
+            return hidden_states, (hidden_states,) * self.residuals
+        return (hidden_states,) if kwargs.get("return_dict") is False else hidden_states

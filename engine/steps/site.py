@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..models.blocks import find_stacks
-from ..models.families import PREPARING_STACKS, UNETS, BlockStreams, block_streams
+from ..models.families import PREPARING_STACKS, UNET_BLOCKS, UNETS, BlockStreams, block_streams
 
 KINDS = ("stack", "deep_main", "output")
 
@@ -75,17 +75,36 @@ def _stacks(model: nn.Module, probes: bool) -> Cut:
 
 
 def _deep_main(model: nn.Module, depth: int) -> Cut:
-    """The input of up block -depth; deeper down blocks, the middle and deeper up blocks idle (DeepCache, arXiv 2312.00858)."""
+    """The input of up block -depth; deeper down blocks, the middle and deeper up blocks idle (DeepCache, arXiv 2312.00858).
+
+    Depth 0 cuts inside the last up block: only its last residual block, which reads conv_in's residual alone, still runs.
+    """
     downs, ups = list(model.down_blocks), list(model.up_blocks)
     if not depth < len(ups) or len(downs) != len(ups):
         return Cut(reason=f"deep_main at depth {depth} needs more than {depth} levels; {type(model).__name__} has {len(ups)}")
+    if foreign := [type(block).__name__ for block in (*downs, *ups) if type(block).__name__ not in UNET_BLOCKS]:
+        return Cut(reason=f"{foreign[0]} hands on residuals of an unknown form")
+    if depth == 0:
+        return _last_residual_block(ups[-1], (*downs, *_middle(model), *ups[:-1]))
     needed = sum(len(block.resnets) for block in ups[-depth:])
     offered = 1 + sum(residual_count(block) for block in downs[:depth])
     if offered < needed:
         return Cut(reason=f"up blocks at depth {depth} take {needed} residuals; the down blocks beside them give {offered}")
-    middle = [model.mid_block] if getattr(model, "mid_block", None) is not None else []
-    idle = (*downs[depth:], *middle, *ups[:-depth])
+    idle = (*downs[depth:], *_middle(model), *ups[:-depth])
     return Cut((Site("deep_main", "deep_main", idle),), probe=downs[0])
+
+
+def _middle(model: nn.Module) -> list[nn.Module]:
+    return [model.mid_block] if getattr(model, "mid_block", None) is not None else []
+
+
+def _last_residual_block(up: nn.Module, outside: tuple[nn.Module, ...]) -> Cut:
+    resnets, attentions = list(up.resnets), list(getattr(up, "attentions", None) or ())
+    if len(resnets) < 2 or (attentions and len(attentions) != len(resnets)):
+        return Cut(reason=f"deep_main at depth 0 needs two residual blocks in a row; {type(up).__name__} has {len(resnets)}")
+    inside = zip(resnets[:-1], attentions[:-1]) if attentions else ((resnet,) for resnet in resnets[:-1])
+    idle = (*outside, *(module for pair in inside for module in pair))
+    return Cut((Site("deep_main", "deep_main", idle),))
 
 
 def residual_count(down_block: nn.Module) -> int:

@@ -43,7 +43,7 @@ def returned_names(cls: type) -> set[tuple[str, ...]]:
 
 
 def test_the_streams_of_every_known_class_are_arguments_of_its_forward(blocks):
-    known = {name: streams for name, streams in families._STREAMS.items() if streams and name in blocks}
+    known = {name: streams for name, streams in families.STREAMS.items() if streams and name in blocks}
     assert len(known) > 25
     for name, streams in known.items():
         assert set(streams.names) <= set(inspect.signature(blocks[name].forward).parameters), name
@@ -51,7 +51,7 @@ def test_the_streams_of_every_known_class_are_arguments_of_its_forward(blocks):
 
 def test_the_streams_of_every_known_class_are_named_in_the_order_it_returns_them(blocks):
     checked = 0
-    for name, streams in families._STREAMS.items():
+    for name, streams in families.STREAMS.items():
         if streams and name in blocks and (returned := returned_names(blocks[name])):
             assert streams.names in returned, f"{name} returns {returned}, the table says {streams.names}"
             checked += 1
@@ -62,7 +62,7 @@ def test_every_class_the_table_lacks_returns_one_stream_or_is_no_denoiser_block(
     one_of_two = "Flux2SingleTransformerBlock"  # its model asks for the joined stream
     wrapped = "HiDreamImageTransformerBlock"  # its stack holds HiDreamBlock
     for name, cls in blocks.items():
-        if name.endswith("TransformerBlock") and name not in {*families._STREAMS, one_of_two, wrapped}:
+        if name.endswith("TransformerBlock") and name not in {*families.STREAMS, one_of_two, wrapped}:
             several = [names for names in returned_names(cls) if {"hidden_states", "encoder_hidden_states"} <= set(names)]
             assert not several, f"{name} returns {several}"
 

@@ -53,13 +53,14 @@ def denoise():
 def build_unet():
     from diffusers import UNet2DConditionModel
 
-    def build(levels=3, seed=0):
+    def build(levels=3, seed=0, outer_attention=False):
         torch.manual_seed(seed)
+        outer = "CrossAttn" if outer_attention else ""
         return UNet2DConditionModel(
             sample_size=8, in_channels=2, out_channels=2, block_out_channels=(8, 16, 24, 32)[:levels],
             layers_per_block=2, norm_num_groups=4, attention_head_dim=2, cross_attention_dim=12,
-            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
-            up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+            down_block_types=(f"{outer}DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+            up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + (f"{outer}UpBlock2D",),
         ).eval()  # fmt: skip
 
     return build

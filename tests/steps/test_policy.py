@@ -86,6 +86,7 @@ def test_a_config_survives_json(config):
         (lambda: FirstBlockGate(float("nan")), "threshold needs a finite number from 0; nan came"),
         (lambda: FirstBlockGate(0.1, max_consecutive=0), "max_consecutive needs a positive integer; 0 came"),
         (lambda: CacheConfig("interval"), "policy needs one of"),
+        (lambda: CacheConfig(StaticSchedule(interval=2), depth=-1), "depth needs an integer from 0; -1 came"),
         (lambda: CacheConfig(FirstBlockGate(0.1), site="output"), "site 'output' skips the first block too"),
         (lambda: CacheConfig(StaticSchedule(interval=2), site="attention"), "site needs one of"),
         (lambda: CacheConfig.from_dict({"policy": {"kind": "magic"}}), "policy.kind needs one of .*; 'magic' came"),

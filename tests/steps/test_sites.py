@@ -177,6 +177,64 @@ def test_unet_skips_run_only_the_outer_levels(build_unet, denoise_unet, depth):
     assert 0 < float((latents - reference).norm() / reference.norm()) < 0.2
 
 
+@pytest.mark.parametrize("with_attention", [True, False], ids=["attention", "plain"])
+def test_unet_at_depth_0_runs_the_last_residual_block_alone(build_unet, denoise_unet, with_attention):
+    model = build_unet(levels=2, outer_attention=with_attention)
+    reference = denoise_unet(model)
+    config = CacheConfig(StaticSchedule(interval=1), Linear(), depth=0)
+    assert torch.equal(run(StepEngine(model, config), denoise_unet, model)[0], reference)
+    last = count_calls([model.up_blocks[-1].resnets[-1].conv1])
+    idle = count_calls(
+        module.conv1 for name, module in model.named_modules() if hasattr(module, "conv1") and name != "up_blocks.1.resnets.2"
+    )
+    latents, stats = run(StepEngine(model, CacheConfig(StaticSchedule(interval=4), depth=0)), denoise_unet, model)
+    assert stats.computed == 2 and len(last) == 8 and len(idle) == 2 * (2 + 2 + 2 + 3 + 2)
+    assert 0 < float((latents - reference).norm() / reference.norm()) < 0.3
+
+
+def test_a_gate_at_depth_0_has_no_block_to_ask(build_unet):
+    with pytest.raises(ValueError, match="FirstBlockGate needs a first block that always computes; depth 0 leaves none"):
+        StepEngine(build_unet(), CacheConfig(FirstBlockGate(0.1), depth=0))
+
+
+def test_unconditional_unet_with_attention_blocks():
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    model = UNet2DModel(
+        sample_size=8,
+        in_channels=2,
+        out_channels=2,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+        down_block_types=("AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D"),
+    ).eval()
+
+    @torch.no_grad()
+    def draw():
+        latents = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+        for timestep in (900, 700, 500, 300):
+            latents = latents - 0.1 * model(latents, timestep).sample
+        return latents
+
+    reference = draw()
+    assert torch.equal(run(StepEngine(model, ALWAYS), draw)[0], reference)
+    latents, stats = run(StepEngine(model, EVERY_OTHER), draw)
+    assert stats.reused == 2 and 0 < float((latents - reference).norm()) < 0.2 * float(reference.norm())
+
+
+def test_unet_blocks_of_another_form_are_no_site(build_unet):
+    class KUpBlock2D(nn.Module):
+        pass
+
+    model = build_unet()
+    model.up_blocks[0] = KUpBlock2D()
+    assert sites_for(model).reason == "KUpBlock2D hands on residuals of an unknown form"
+
+
 def test_unet_output_is_exact_where_the_deep_part_does_not_change(build_unet, denoise_unet):
     model = build_unet()
     for block in model.up_blocks[:-1]:
