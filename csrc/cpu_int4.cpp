@@ -28,5 +28,7 @@ void expand_rows(const int8_t* qweight, const float* scales, float* out, int64_t
 }  // namespace
 
 void expand_int4(const int8_t* qweight, const float* scales, float* out, int64_t rows, int64_t columns, int threads) {
-    parallel_rows(rows, columns, threads, [=](int64_t first, int64_t last) { expand_rows(qweight, scales, out, first, last, columns); });
+    parallel_rows(rows, columns, threads, [=](int64_t first, int64_t last) {
+        expand_rows(qweight, scales, out, first, last, columns);
+    });
 }

@@ -53,21 +53,6 @@ ALWAYS_INLINE void quantize_row(
     }
 }
 
-MULTIVERSION
-void quantize_rows(
-    const float* x, const float* smooth, float shift, int8_t* codes, float* scales, float* y, int64_t first, int64_t last, int64_t columns) {
-    for (int64_t row = first; row < last; ++row)
-        quantize_row(x + row * columns, smooth, shift, codes + row * columns, scales + row, y, columns);
-}
-
-MULTIVERSION
-void quantize_rows_bfloat16(
-    const bfloat16* x, const float* smooth, float shift, int8_t* codes, float* scales, float* y, int64_t first, int64_t last,
-    int64_t columns) {
-    for (int64_t row = first; row < last; ++row)
-        quantize_row(x + row * columns, smooth, shift, codes + row * columns, scales + row, y, columns);
-}
-
 template <typename T>
 ALWAYS_INLINE void rescale_row(
     const int32_t* accumulator, float ascale, const float* wscales, const float* bias, T* out, int64_t columns) {
@@ -78,52 +63,63 @@ ALWAYS_INLINE void rescale_row(
     }
 }
 
-MULTIVERSION
-void rescale_rows(
-    const int32_t* accumulator, const float* ascales, const float* wscales, const float* bias, float* out, int64_t first, int64_t last,
-    int64_t columns) {
-    for (int64_t row = first; row < last; ++row)
-        rescale_row(accumulator + row * columns, ascales[row], wscales, bias, out + row * columns, columns);
-}
+template <typename T>
+struct Quantize {
+    const T* x;
+    const float* smooth;
+    float shift;
+    int8_t* codes;
+    float* scales;
+    int64_t columns;
 
-MULTIVERSION
-void rescale_rows_bfloat16(
-    const int32_t* accumulator, const float* ascales, const float* wscales, const float* bias, bfloat16* out, int64_t first, int64_t last,
-    int64_t columns) {
-    for (int64_t row = first; row < last; ++row)
-        rescale_row(accumulator + row * columns, ascales[row], wscales, bias, out + row * columns, columns);
-}
+    ALWAYS_INLINE void run(int64_t first, int64_t last) const {
+        std::vector<float> y(columns);
+        for (int64_t row = first; row < last; ++row)
+            quantize_row(x + row * columns, smooth, shift, codes + row * columns, scales + row, y.data(), columns);
+    }
+};
 
-// The compiler clones functions for several instruction sets, but no templates: one name for both element types.
-void quantize_rows(
-    const bfloat16* x, const float* smooth, float shift, int8_t* codes, float* scales, float* y, int64_t first, int64_t last,
-    int64_t columns) {
-    quantize_rows_bfloat16(x, smooth, shift, codes, scales, y, first, last, columns);
-}
+template <typename T>
+struct Rescale {
+    const int32_t* accumulator;
+    const float* ascales;
+    const float* wscales;
+    const float* bias;
+    T* out;
+    int64_t columns;
 
-void rescale_rows(
-    const int32_t* accumulator, const float* ascales, const float* wscales, const float* bias, bfloat16* out, int64_t first, int64_t last,
-    int64_t columns) {
-    rescale_rows_bfloat16(accumulator, ascales, wscales, bias, out, first, last, columns);
-}
+    ALWAYS_INLINE void run(int64_t first, int64_t last) const {
+        for (int64_t row = first; row < last; ++row)
+            rescale_row(accumulator + row * columns, ascales[row], wscales, bias, out + row * columns, columns);
+    }
+};
+
+// The compiler clones plain functions for several instruction sets, but no templates and no overloads.
+MULTIVERSION void quantize_float32(const Quantize<float>& rows, int64_t first, int64_t last) { rows.run(first, last); }
+MULTIVERSION void quantize_bfloat16(const Quantize<bfloat16>& rows, int64_t first, int64_t last) { rows.run(first, last); }
+MULTIVERSION void rescale_float32(const Rescale<float>& rows, int64_t first, int64_t last) { rows.run(first, last); }
+MULTIVERSION void rescale_bfloat16(const Rescale<bfloat16>& rows, int64_t first, int64_t last) { rows.run(first, last); }
+
+void run(const Quantize<float>& rows, int64_t first, int64_t last) { quantize_float32(rows, first, last); }
+void run(const Quantize<bfloat16>& rows, int64_t first, int64_t last) { quantize_bfloat16(rows, first, last); }
+void run(const Rescale<float>& rows, int64_t first, int64_t last) { rescale_float32(rows, first, last); }
+void run(const Rescale<bfloat16>& rows, int64_t first, int64_t last) { rescale_bfloat16(rows, first, last); }
 
 }  // namespace
 
 template <typename T>
-void quantize_int8(const T* x, const float* smooth, float shift, int8_t* codes, float* scales, int64_t rows, int64_t columns, int threads) {
-    parallel_rows(rows, columns, threads, [=](int64_t first, int64_t last) {
-        std::vector<float> y(columns);
-        quantize_rows(x, smooth, shift, codes, scales, y.data(), first, last, columns);
-    });
+void quantize_int8(
+    const T* x, const float* smooth, float shift, int8_t* codes, float* scales, int64_t rows, int64_t columns, int threads) {
+    const Quantize<T> work{x, smooth, shift, codes, scales, columns};
+    parallel_rows(rows, columns, threads, [=](int64_t first, int64_t last) { run(work, first, last); });
 }
 
 template <typename T>
 void rescale_int32(
-    const int32_t* accumulator, const float* ascales, const float* wscales, const float* bias, T* out, int64_t rows, int64_t columns,
-    int threads) {
-    parallel_rows(rows, columns, threads, [=](int64_t first, int64_t last) {
-        rescale_rows(accumulator, ascales, wscales, bias, out, first, last, columns);
-    });
+    const int32_t* accumulator, const float* ascales, const float* wscales, const float* bias, T* out, int64_t rows,
+    int64_t columns, int threads) {
+    const Rescale<T> work{accumulator, ascales, wscales, bias, out, columns};
+    parallel_rows(rows, columns, threads, [=](int64_t first, int64_t last) { run(work, first, last); });
 }
 
 template void quantize_int8(const float*, const float*, float, int8_t*, float*, int64_t, int64_t, int);

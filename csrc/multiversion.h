@@ -3,7 +3,11 @@
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
-#define MULTIVERSION __attribute__((target_clones("default", "avx2", "arch=skylake-avx512")))
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define MULTIVERSION __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+#else
+#define MULTIVERSION __attribute__((target_clones("default", "avx2", "avx512f")))
+#endif
 #endif
 #endif
 #ifndef MULTIVERSION

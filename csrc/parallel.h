@@ -7,7 +7,7 @@
 #include <vector>
 
 // Below this many elements for each thread, starting it costs more than it saves.
-constexpr int64_t kElementsPerThread = 1 << 19;
+constexpr int64_t kElementsPerThread = 1 << 16;
 
 // Calls run(first_row, last_row) on disjoint ranges that cover all rows.
 template <typename Run>

@@ -1,4 +1,4 @@
-"""What PyTorch's operations do to a low-bit weight: moves and copies keep it, updates go to its side branch, others dequantize."""
+"""What PyTorch's operations do to a low-bit weight: moves and copies keep it, updates go beside it, the rest dequantizes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_dequantized(cls: type, func: Any, args: tuple, kwargs: dict[str, Any]) -
     """Run the op on float weights of the compute dtype; raises NotImplementedError for one that would write into a weight."""
     for argument, value in zip(func._schema.arguments, args, strict=False):
         if isinstance(value, cls) and argument.alias_info is not None and argument.alias_info.is_write:
-            raise NotImplementedError(f"weight: only add_, sub_, copy_ and assigning .data can change a low-bit weight, got {func}")
+            raise NotImplementedError(f"weight: only add_, sub_, copy_ and setting .data can change a low-bit weight, got {func}")
     args, kwargs = pytree.tree_map_only(cls, lambda weight: weight.dequantize().to(weight.dtype), (args, kwargs))
     return func(*args, **kwargs)
 

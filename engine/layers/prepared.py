@@ -41,7 +41,8 @@ def reason_against(weight: LowBitWeight, numerics: str) -> str | None:
     if numerics not in NUMERICS:
         return f"numerics: one of {', '.join(NUMERICS)} needed, got {numerics!r}"
     stored = weight.layer_format.weight
-    if stored not in NUMERICS[numerics]:
+    # A layer with 16-bit activations computes the same on every GPU.
+    if weight.layer_format.activation is not None and stored not in NUMERICS[numerics]:
         return f"numerics {numerics} needs {' or '.join(NUMERICS[numerics])} storage, got {stored}"
     return None
 

@@ -67,7 +67,7 @@ def factorize(delta: Tensor, error: float) -> SideTerm:
 
 
 def add_delta(terms: tuple[SideTerm, ...], delta: Tensor, error: float) -> tuple[SideTerm, ...]:
-    """The terms after adding delta [N, K]; a delta that undoes one of them removes it, which restores exactly what was there before.
+    """The terms after adding delta [N, K]; a delta that undoes one of them removes it, which restores exactly what was before.
 
     error: relative rounding error of delta. Raises ValueError when delta is not finite.
     """

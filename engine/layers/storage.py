@@ -37,10 +37,14 @@ def check_storage(storage: Mapping[str, Tensor], layer_format: LayerFormat, shap
     if unknown := [name for name in storage if name not in schema]:
         raise ValueError(f"{unknown[0]}: not stored in this format, which has {', '.join(schema)}")
     device = storage["qweight"].device
+    # A layer that computes in a wider type keeps companions of either 16-bit type, but all of the same.
+    first = next((storage[name] for name in schema if is_companion(name, layer_format)), None)
+    narrow = first is not None and first.dtype in COMPANION_DTYPES
+    companions = stored_dtype(first, dtype) if narrow else companion_dtype(dtype)
     for name, (size, kind) in schema.items():
         tensor = storage[name]
         if is_companion(name, layer_format):
-            kind = stored_dtype(tensor, dtype) if tensor.dtype in COMPANION_DTYPES else kind
+            kind = companions
         if tuple(tensor.shape) != size or tensor.dtype != kind:
             raise ValueError(f"{name}: {kind} {list(size)} needed, got {tensor.dtype} {list(tensor.shape)}")
         if tensor.device != device:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,41 +14,12 @@ from .dispatch import HANDLERS, run_dequantized
 from .matrix import from_matrix, to_matrix
 from .prepared import Prepared, build
 from .side_branch import SideTerm, add_delta, rounding_error
-from .skeleton import put_together, take_apart
+from .skeleton import put_together
 from .storage import check_storage, dequantize_storage, quantize_storage
+from .weight_state import WeightState
 
 DATA_SETTER = torch.Tensor.data.__set__
 PREPARED = "prepared_"
-
-
-@dataclass
-class WeightState:
-    """All that a weight shares with its aliases, such as `weight.data`, so that what happens to one happens to the other."""
-
-    storage: dict[str, Tensor]
-    layer_format: LayerFormat
-    owns_down: bool
-    side: tuple[SideTerm, ...]
-    numerics: str
-    prepared: Prepared | None = None
-
-    def set_prepared(self, prepared: Prepared | None) -> None:
-        self.prepared, self.prepared_tensors = prepared, []
-        self.skeleton = take_apart(prepared, self.prepared_tensors)
-
-    def set_side(self, side: tuple[SideTerm, ...]) -> None:
-        self.side = side
-        self.set_prepared(None)
-        # Joined here because a tracer that flattens the weight allows no operation on it.
-        low_rank, dense = [term for term in side if term.down is not None], [term.up for term in side if term.down is None]
-        self.side_up = torch.cat([term.up for term in low_rank], dim=1) if low_rank else None
-        self.side_down = torch.cat([term.down for term in low_rank]) if low_rank else None
-        self.side_dense = sum(dense[1:], dense[0]) if dense else None
-
-    def __post_init__(self) -> None:
-        prepared = self.prepared
-        self.set_side(self.side)
-        self.set_prepared(prepared)
 
 
 def stored(name: str) -> property:
@@ -235,6 +205,10 @@ class LowBitWeight(torch.Tensor):
         prepared = [f"{PREPARED}{i}" for i in range(len(state.prepared_tensors))]
         context = (state.layer_format, self.dtype, state.owns_down, state.numerics, state.skeleton)
         return [*state.storage, *side, *prepared], context
+
+    def _stable_hash_for_caching(self) -> str:
+        # PyTorch's name: what compiled code that is cached on disk depends on, besides the tensors' shapes.
+        return repr(self.__tensor_flatten__()[1])
 
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, Tensor], context: tuple, outer_size: Any, outer_stride: Any) -> LowBitWeight:

@@ -43,7 +43,7 @@ def compare(block, x):
 CASES = [("native", "float32"), ("native", "bfloat16"), ("native", "int8"), ("w4a4", "auto"), ("w4a8", "auto")]
 
 
-@pytest.mark.parametrize(("numerics", "kind"), CASES, ids="-".join)
+@pytest.mark.parametrize(("numerics", "kind"), CASES)
 def test_one_graph_and_no_recompilation(block, numerics, kind, monkeypatch):
     monkeypatch.setenv("HALFBYTE_CPU_KIND", kind)
     prepare(block, numerics)

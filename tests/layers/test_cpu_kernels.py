@@ -31,7 +31,7 @@ def test_expand_int4_on_threads(threads):
     from halfbyte import _C
 
     stored = quantize_weight(torch.randn(2049, 1024), "int4", torch.float32)
-    scales, out = stored["wscales"].t().contiguous(), torch.empty(2049, 1024)
+    scales, out = stored["wscales"].t().float().contiguous(), torch.empty(2049, 1024)
     _C.expand_int4(stored["qweight"].data_ptr(), scales.data_ptr(), out.data_ptr(), 2049, 1024, threads)
     assert torch.equal(out, dequantize_weight(stored["qweight"], stored["wscales"], None, "int4"))
 

@@ -99,11 +99,12 @@ def test_module_stays_what_it_was(make_linear, make_conv):
     [
         ({"qweight": torch.zeros(72, 63, dtype=torch.int8)}, r"qweight: torch.int8 \[72, 64\] needed, got torch.int8 \[72, 63\]"),
         ({"wscales": torch.ones(2, 72, dtype=torch.float64)}, r"wscales: torch.bfloat16 \[2, 72\] needed, got torch.float64"),
+        ({"proj_up": torch.ones(72, 8).half()}, r"proj_up: torch.bfloat16 \[72, 8\] needed, got torch.float16"),
         ({"wtscale": torch.ones(1)}, "wtscale: not stored in this format"),
         ({"proj_up": None}, "proj_up: needed for int4 storage, got only qweight"),
-        ({"smooth_factor": torch.ones(128, device="meta", dtype=torch.bfloat16)}, "smooth_factor: must be on cpu like qweight, got meta"),
+        ({"smooth_factor": torch.ones(128, device="meta", dtype=torch.bfloat16)}, "smooth_factor: must be on cpu .*, got meta"),
     ],
-    ids=["shape", "dtype", "unknown", "missing", "device"],
+    ids=["shape", "dtype", "mixed", "unknown", "missing", "device"],
 )
 def test_wrong_storage_is_named(make_linear, change, message):
     weight = make_linear().weight
