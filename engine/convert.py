@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .formats import LayerFormat
 from .layers import LowBitWeight, install, share_down
 from .models.layer_roles import layer_sites
-from .quantize.calibrate import Samples, Tap, collect, sample_bytes
+from .quantize.calibrate import FEWEST_ROWS, Samples, Tap, collect, sample_bytes
 from .quantize.finished import FinishedBlocks, block_key
 from .quantize.recipe import RECIPES, Recipe, get_recipe
 from .quantize.select import Decision, decide
@@ -21,6 +21,7 @@ from .quantize.svdquant import quantize_group
 # (layers done, layers in all, name of the input group being fitted)
 Progress = Callable[[int, int, str], None]
 Storages = dict[str, dict[str, Tensor]]
+UNHEARD = f", fitted without data as calibration reached it with fewer than {FEWEST_ROWS} rows"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def convert(
         for block in blocks_of_pass:
             storages, found = _fit_block(block, recipe, samples, finished, report)
             notes |= found
+            if calibrate is not None:
+                notes |= {layer: f"{found[layer]}{UNHEARD}" for layer in _unheard(block, samples)}
             pending |= _weights(block, storages)
             for group in block.groups:
                 samples.pop(group.name, None)
@@ -203,6 +206,10 @@ def _tensors_in(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors_in(item, f"{name}.{index}")
 
 
+def _unheard(block: _Block, samples: dict[str, Samples]) -> list[str]:
+    return [decision.name for group in block.groups if group.name not in samples for decision in group.decisions]
+
+
 def _weights(block: _Block, storages: Storages) -> dict[str, LowBitWeight]:
     weights: dict[str, LowBitWeight] = {}
     for group in block.groups:
@@ -241,4 +248,4 @@ class _Reporter:
 
 
 def _join(reason: str, note: str | None) -> str:
-    return f"{reason}; {note}" if note else reason
+    return f"{reason}; {note.removeprefix(', ')}" if note else reason

@@ -104,6 +104,25 @@ def test_converts_every_decided_layer_and_says_what_was_found(model):
     assert (model(x) - expected).norm() < 0.3 * expected.norm()
 
 
+def test_a_layer_that_calibration_hardly_reaches_is_fitted_without_data(model):
+    x = torch.randn(3, 16, 8)
+    decisions = convert(model, RECIPE, lambda: model.blocks[0](model.x_embedder(x)))
+    reasons = {d.name: d.reason for d in decisions}
+    assert "held-out" in reasons["blocks.0.attn.to_k"]
+    assert reasons["blocks.1.attn.to_k"].endswith("fitted without data as calibration reached it with fewer than 16 rows")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_models(model, dtype):
+    model = model.to(dtype)
+    x = torch.randn(2, 16, 8, dtype=dtype)
+    expected = model(x).float()
+    inputs = torch.randn(8, 16, 8, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    convert(model, RECIPE, lambda: model(inputs))
+    assert {tensor.dtype for key, tensor in bits(model).items() if not key.endswith("qweight")} == {dtype}
+    assert (model(x).float() - expected).norm() < 0.3 * expected.norm()
+
+
 def test_stored_bytes_are_those_decided(model):
     decisions = convert(model, RECIPE, calibration(model))
     tensors = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in bits(model).values()}

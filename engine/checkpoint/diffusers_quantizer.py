@@ -17,6 +17,7 @@ from diffusers.utils import is_accelerate_available
 from torch import Tensor, nn
 
 from ..layers import LowBitWeight, install
+from .alignment import align
 from .header import CheckpointError, TensorInfo, read_headers
 from .layer_map import LayerMap, layer_names
 from .register import register
@@ -88,6 +89,7 @@ class HalfbyteQuantizer(DiffusersQuantizer):
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> nn.Module:
         check_complete(model)
+        align(model)
         self._tensors, self._unflattener = {}, None
         # With this flag diffusers refuses .to(dtype), which low-bit weights can do.
         model.is_quantized = False

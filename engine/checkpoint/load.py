@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from .alignment import align
 from .header import CheckpointError, TensorInfo, read_headers
 from .register import register
 
@@ -89,7 +91,11 @@ def load_pipeline(
     from diffusers import DiffusionPipeline
 
     kwargs |= {"use_safetensors": True, "local_files_only": True}
-    return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, variant=variant, **kwargs)
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, variant=variant, **kwargs)
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module):
+            align(component)
+    return pipe
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

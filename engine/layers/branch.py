@@ -41,7 +41,7 @@ class Branch:
 
 def make_branch(down: Tensor | None, up: Tensor, shape: tuple[int, ...]) -> Branch:
     """down [R, K], up [N, R] of a weight of this shape, as float32 in the form its convolution needs."""
-    up = up.float()
+    up = up.float().contiguous()
     if down is None:
         return Branch(None, from_matrix(up, shape))
     down = from_matrix(down.float(), (down.shape[0], *shape[1:])).contiguous()

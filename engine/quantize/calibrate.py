@@ -15,6 +15,8 @@ from .rows import gather_rows, row_count
 
 ATTENTION_CALLS = 4
 ATTENTION_TOKENS = 8192
+# With fewer rows a layer is better fitted to its weight alone.
+FEWEST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Samples:
 
 
 def collect(taps: Sequence[Tap], calibrate: Callable[[], None]) -> dict[str, Samples]:
-    """Run `calibrate` once and return the samples of every tap that heard anything, by name.
+    """Run `calibrate` once and return the samples of every tap that heard at least FEWEST_ROWS rows, by name.
 
     The same calls in the same order give the same samples. The hooks are gone afterwards, whatever happens.
     """
@@ -55,7 +57,7 @@ def collect(taps: Sequence[Tap], calibrate: Callable[[], None]) -> dict[str, Sam
     samples = {}
     for tap in taps:
         fit, held_out = rows[tap.name].rows()
-        if len(fit) and len(held_out):
+        if len(fit) and len(held_out) and len(fit) + len(held_out) >= FEWEST_ROWS:
             samples[tap.name] = Samples(fit, held_out, calls[id(tap.attention)].calls() if tap.attention is not None else [])
     return samples
 

@@ -92,7 +92,7 @@ class _Fit:
             if self.format.smooth:
                 storage["smooth_factor"] = factor.to(self.dtype, copy=True)
             if self.format.rank:
-                storage |= {"proj_down": down, "proj_up": up.clone()}
+                storage |= {"proj_down": down, "proj_up": up.clone(memory_format=torch.contiguous_format)}
         return QuantizedGroup(storages, sqnr, ", ".join(notes))
 
     def fit_factor(self, attention: nn.Module | None) -> tuple[Tensor, list[str]]:

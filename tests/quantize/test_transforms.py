@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from halfbyte.formats import LayerFormat, dequantize_weight, quantize_weight
+from halfbyte.formats import LayerFormat, companion_dtype, dequantize_weight, quantize_weight
 from halfbyte.quantize import low_rank, smooth
 from halfbyte.quantize.activation import fake_quantize_input
 from halfbyte.quantize.gptq import gptq
@@ -35,7 +35,7 @@ def correlated_rows(rows, columns, seed=0):
 @pytest.mark.parametrize("name", FORMATS)
 def test_grid_stores_what_the_formats_store(name, dtype):
     weight, sizes = randn(40, 192), [24, 16]
-    grid = WeightGrid.fit(weight, sizes, FORMATS[name], dtype)
+    grid = WeightGrid.fit(weight, sizes, FORMATS[name], companion_dtype(dtype))
     values = grid.nearest(weight)
     for part, rounded, storage in zip(weight.split(sizes), values.split(sizes), grid.store(values), strict=True):
         expected = quantize_weight(part, FORMATS[name].weight, dtype, FORMATS[name].four_over_six)
