@@ -121,7 +121,7 @@ class Machine:
             ("CPU instructions", *self._instructions()),
             ("GPU", gpus or "none", "runs pipelines" if gpus else "everything runs on the CPU"),
             ("C++ extension", *(("built", "fast CPU kernels") if self.extension else ("missing", "slower PyTorch code runs"))),
-            ("nvcc", self.nvcc or "none", "builds CUDA kernels" if self.nvcc else "no CUDA kernels are built"),
+            ("nvcc", self.nvcc or "none", "there are no CUDA kernels to build yet" if self.nvcc else "no CUDA kernels are built"),
             ("triton", self.triton or "none", "Triton kernels can run" if self.triton and gpus else "no Triton kernels run"),
             ("torch", self.torch, "2.11 to 2.13 are tested"),
             ("diffusers", self.diffusers or "none", "0.41 and 0.42 are tested" if self.diffusers else "no pipelines"),

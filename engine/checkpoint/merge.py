@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ..formats import companion_dtype
 from ..layers import LowBitWeight, share_down
 from .layer_map import LayerMap
 from .save import attach_quantizer
@@ -16,7 +17,7 @@ from .save import attach_quantizer
 def merge_adapters(model: nn.Module) -> list[str]:
     """Append every fused adapter to the stored low-rank branch of its layer, whose rank grows; returns the layers changed.
 
-    The factors are rounded from float32 to the layer's dtype. Layers that share a proj_down go on sharing it, each with zeros in
+    The factors are rounded from float32 to the 16 bits of the branch. Layers that share a proj_down go on sharing it, each with zeros in
     proj_up where the adapters of the others are. Unfusing afterwards adds the inverse as a new adapter. Raises ValueError, with
     nothing changed, for an adapter that is not of low rank or a rank that the layer's sizes do not allow.
     """
@@ -45,12 +46,14 @@ def _merge_group(weights: dict[str, LowBitWeight]) -> dict[str, LowBitWeight]:
     stored = [some.storage["proj_down"]] if some.layer_format.rank else []
     # Zero rows of proj_up keep a layer away from the columns of proj_down that belong to the others.
     terms = [(key, term) for key, weight in weights.items() for term in weight.side]
-    proj_down = torch.cat([*stored, *(term.down.t().to(some.dtype) for _, term in terms)], dim=1).contiguous()
+    sixteen_bit = (tensor.dtype for tensor in some.storage.values() if tensor.is_floating_point() and tensor.dtype.itemsize == 2)
+    dtype = next(sixteen_bit, companion_dtype(some.dtype))
+    proj_down = torch.cat([*stored, *(term.down.t().to(dtype) for _, term in terms)], dim=1).contiguous()
     merged = {}
     for key, weight in weights.items():
         ups = [weight.storage["proj_up"]] if weight.layer_format.rank else []
         n = weight.shape[0]
-        ups += [(term.up if key == owner else term.up.new_zeros(n, term.up.shape[1])).to(weight.dtype) for owner, term in terms]
+        ups += [(term.up if key == owner else term.up.new_zeros(n, term.up.shape[1])).to(dtype) for owner, term in terms]
         layer_format = replace(weight.layer_format, rank=proj_down.shape[1])
         if reason := layer_format.reason_against(*weight.shape[:2], tuple(weight.shape[2:]) or (1, 1)):
             raise ValueError(f"{key}: {reason}, its adapters cannot be merged")

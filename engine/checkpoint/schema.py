@@ -15,6 +15,8 @@ from .layer_map import LayerMap
 # One empty tensor where it looks for a weight makes it stop at a shape error instead.
 GUARD = torch.empty(0, dtype=torch.uint8)
 COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Of scales, smoothing and the low-rank branch; one layer's are all of one of them.
+COMPANION_DTYPES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def check_header(schema: Mapping[str, TensorSpec], tensors: Mapping[str, TensorI
         if info.dtype not in spec.dtypes:
             names = " or ".join(map(_short, spec.dtypes))
             raise CheckpointError(f"{name}: {names} is needed, the checkpoint has {_short(info.dtype)}")
-        if spec.layer is not None and spec.dtypes == COMPUTE_DTYPES:
+        if spec.layer is not None and spec.dtypes == COMPANION_DTYPES:
             other = typed.setdefault(spec.layer, name)
             if tensors[other].dtype != info.dtype:
                 needed = _short(tensors[other].dtype)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..layers import LowBitWeight
+from ..layers import LowBitWeight, stored_dtype
 from .header import CheckpointError, TensorInfo
 from .layer_map import LayerMap
-from .schema import COMPUTE_DTYPES, GUARD, TensorSpec, build_schema, check_header, guarded_layer
+from .schema import COMPANION_DTYPES, GUARD, TensorSpec, build_schema, check_header, guarded_layer
 from .validate import check_layer
 
 STORED = ("qweight", "wscales", "wtscale", "smooth_factor", "proj_down", "proj_up")
@@ -51,10 +51,10 @@ class Unflattener:
         shapes: Mapping[str, torch.Size],
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """shapes: layer name -> shape of its float weight. dtype: of the layers whose stored tensors do not tell it."""
+        """shapes: layer name -> shape of its float weight. dtype: the layers compute in; 16-bit companions are converted to it."""
         self._layer_map, self._shapes, self._dtype = layer_map, shapes, dtype
         self._keys = {key for key, spec in schema.items() if spec.layer is not None}
-        self._typed = {key for key in self._keys if schema[key].dtypes == COMPUTE_DTYPES}
+        self._companions = {key for key in self._keys if schema[key].dtypes == COMPANION_DTYPES}
         self._needed: dict[str, set[str]] = {layer: set() for layer in layer_map.formats}
         for key in self._keys:
             self._needed[schema[key].layer].add(key)
@@ -68,27 +68,32 @@ class Unflattener:
         Raises CheckpointError for a stored value that cannot be right.
         """
         ready = {key: tensor for key, tensor in shard.items() if key not in self._keys}
-        self._waiting |= {key: tensor for key, tensor in shard.items() if key in self._keys}
+        self._waiting |= {key: self._converted(key, tensor) for key, tensor in shard.items() if key in self._keys}
         for layer in [layer for layer, needed in self._needed.items() if needed <= self._waiting.keys()]:
             ready[f"{layer}.weight"] = self._build(layer, self._needed.pop(layer))
         still_needed = set().union(*self._needed.values())
         self._waiting = {key: tensor for key, tensor in self._waiting.items() if key in still_needed}
         return ready
 
+    def _converted(self, key: str, tensor: Tensor) -> Tensor:
+        return tensor.to(stored_dtype(tensor, self._dtype)) if key in self._companions else tensor
+
     def _build(self, layer: str, keys: set[str]) -> LowBitWeight:
         storage = {key.rpartition(".")[2]: self._waiting[key] for key in sorted(keys) if key != f"{layer}.weight"}
         check_layer(layer, storage)
-        # A tensor that may have any of the float types has that of the layer; some formats store none.
-        dtype = next((storage[key.rpartition(".")[2]].dtype for key in sorted(keys & self._typed)), self._dtype)
         owns_down = layer not in self._layer_map.down_owner
-        return LowBitWeight(storage, self._layer_map.formats[layer], tuple(self._shapes[layer]), dtype, owns_down)
+        return LowBitWeight(storage, self._layer_map.formats[layer], tuple(self._shapes[layer]), self._dtype, owns_down)
 
 
 def unflatten(flat: Mapping[str, Tensor], model: nn.Module, layer_map: LayerMap) -> dict[str, Tensor]:
-    """The inverse of `flatten`: a state dict for `model`. Raises CheckpointError unless `flat` fits model and LayerMap."""
+    """The inverse of `flatten`: a state dict for `model`, which computes in one dtype.
+
+    Raises CheckpointError unless `flat` fits model and LayerMap.
+    """
     schema = build_schema(model, layer_map)
     check_header(schema, {key: TensorInfo(tuple(tensor.shape), tensor.dtype) for key, tensor in flat.items()})
-    return Unflattener(layer_map, schema, weight_shapes(model, layer_map)).add(flat)
+    dtypes = {model.get_submodule(layer).weight.dtype for layer in layer_map.formats}
+    return Unflattener(layer_map, schema, weight_shapes(model, layer_map), *dtypes).add(flat)
 
 
 def weight_shapes(model: nn.Module, layer_map: LayerMap) -> dict[str, torch.Size]:

@@ -26,39 +26,44 @@ PROBE_STEPS = 6
 
 @dataclass(frozen=True)
 class Comparison:
-    """rows and images by row name; baseline: the name of the faster float row, which speed is relative to."""
+    """rows and images by row name; baseline: the faster float row, which speed is relative to; low_bit: what 4-bit rows run."""
 
     rows: list[Row]
     images: Mapping[str, Tensor]
     baseline: str
+    low_bit: str
     machine: str
 
 
 def compare(workload: Workload, images: int, steps: int, repeats: int, fraction: float, recipe: str, progress: Progress) -> Comparison:
-    """Measure every row of `workload`; fidelity is against the fp32, uncached run at the same seeds."""
+    """Measure every row of `workload`; fidelity is against the fp32, uncached run at the same seeds.
+
+    The accelerated rows compute in the float type that is faster here, as the float row they are compared with does.
+    """
     call = partial(workload.call_arguments, images)
     calibration = workload.call_arguments(CALIBRATION_IMAGES, CALIBRATION_SEED, steps)
     floats = {f"float {name}": load_quietly(workload, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
     baseline = faster(floats, partial(call, steps=min(steps, PROBE_STEPS)))
     base = floats[baseline]
+    dtype = find_denoisers(base).popitem()[1].dtype
 
     task = progress.add_task(f"{workload.name}: planning and quantizing", total=None)
-    cached = accelerate(load_quietly(workload), recipe=None, cache=fraction, calibration=calibration, progress=False)
-    quantized = load_quietly(workload)
+    cached = accelerate(load_quietly(workload, dtype), recipe=None, cache=fraction, calibration=calibration, progress=False)
+    quantized = load_quietly(workload, dtype)
     both = accelerate(quantized, recipe=recipe, cache=cached.plan.cache, calibration=calibration, progress=False)
     progress.update(task, description=f"{workload.name}: looking for equal time")
     fewer = steps_in_equal_time(base, cached, call, steps)
     progress.remove_task(task)
 
-    low = f"native: 4-bit storage, {both.prepared.description}"
+    kind = baseline.split()[1]
     low_bytes = (denoiser_bytes(quantized), both.prepared.prepared_bytes)
     rows = [Contender(name, pipe, partial(call, steps=steps), name.split()[1], *[denoiser_bytes(pipe)] * 2) for name, pipe in floats.items()]
     rows = [row for row in rows if row.name in ("float fp32", baseline)]
     rows += [
-        Contender(f"float, {fewer} steps", base, partial(call, steps=fewer), baseline.split()[1], *[denoiser_bytes(base)] * 2),
-        Contender("4-bit", quantized, partial(call, steps=steps), low, *low_bytes),
-        Contender("cached", cached, partial(call, steps=steps), "fp32", *[denoiser_bytes(cached)] * 2),
-        Contender("4-bit + cached", both, partial(call, steps=steps), low, *low_bytes),
+        Contender(f"float, {fewer} steps", base, partial(call, steps=fewer), kind, *[denoiser_bytes(base)] * 2),
+        Contender("4-bit", quantized, partial(call, steps=steps), f"native {kind}", *low_bytes),
+        Contender("cached", cached, partial(call, steps=steps), kind, *[denoiser_bytes(cached)] * 2),
+        Contender("4-bit + cached", both, partial(call, steps=steps), f"native {kind}", *low_bytes),
     ]
     task = progress.add_task(f"{workload.name}: measuring", total=len(rows) * (repeats + 1))
     samples = run_interleaved(rows, repeats, tick=lambda row: progress.update(task, advance=1, description=f"{workload.name}: {row}"))
@@ -67,6 +72,7 @@ def compare(workload: Workload, images: int, steps: int, repeats: int, fraction:
         rows=judged,
         images={name: sample.images for name, sample in samples.items()},
         baseline=baseline,
+        low_bit=both.prepared.description,
         machine=f"{machine().cpu}, {torch.get_num_threads()} threads",
     )
 

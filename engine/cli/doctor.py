@@ -30,7 +30,8 @@ def doctor(json_output: AsJson = False) -> None:
     table = Table("what", "found", "what it means", title="halfbyte doctor", title_justify="left")
     for what, found, meaning in facts.findings():
         table.add_row(what, found, meaning)
-    table.add_row("backends", ", ".join(backends()), "an op runs on the first of these that accepts the call")
+    present = [backend for backend, ops in backends().items() if ops]
+    table.add_row("backends", ", ".join(present), "an op runs on the first of these that accepts the call")
     for name, value in settings().items():
         table.add_row(name, str(value), "environment variable")
     Console(highlight=False).print(table)

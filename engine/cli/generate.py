@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def generate(
     steps: Annotated[int, typer.Option("--steps", "-s", min=1, help="Denoising steps.")] = 50,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the first image; image i uses seed + i.")] = 0,
     cache: CacheOption = None,
-    numerics: Annotated[str, typer.Option("--numerics", help="native, w4a4, w4a8 or nvfp4.")] = "native",
+    numerics: Annotated[str | None, typer.Option("--numerics", help="native, w4a4, w4a8 or nvfp4; by default the plan's.")] = None,
     call: CallOption = "",
     json_output: AsJson = False,
 ) -> None:
@@ -31,7 +32,7 @@ def generate(
 
       halfbyte generate examples/digits/dit --class-label 3 --class-label 7
 
-      halfbyte generate digits-4bit --prompt "a handwritten three" --cache interval:2 --out pictures
+      halfbyte generate examples/digits/unet --prompt "a handwritten three" --cache interval:2 --out pictures
     """
     import torch
 
@@ -40,10 +41,11 @@ def generate(
     from ..plan import FILE_NAME, Plan
 
     pipe = load_pipeline(folder)
-    if (folder / FILE_NAME).is_file() and cache is None:
-        pipe = accelerate(pipe, plan=Plan.load(folder))
-    elif cache is not None or numerics != "native":
-        pipe = accelerate(pipe, recipe=None, cache=parse_cache(cache), numerics=numerics)
+    planned = Plan.load(folder) if (folder / FILE_NAME).is_file() else None
+    if planned and cache is None:
+        pipe = accelerate(pipe, plan=replace(planned, numerics=numerics or planned.numerics))
+    elif cache is not None or numerics:
+        pipe = accelerate(pipe, recipe=None, cache=parse_cache(cache), numerics=numerics or "native")
     arguments = call_arguments(call, prompt, class_label)
     count = len(prompt or class_label or [0])
     arguments["generator"] = [torch.Generator().manual_seed(seed + index) for index in range(count)]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +44,9 @@ def inspect(
         return
     console = Console(highlight=False)
     for name, found in decisions.items():
-        table = Table("layer", "role", "shape", "stored as", "bytes", "float bytes", "why", title=f"{name}, recipe {recipe}", title_justify="left")
+        table = Table(title=f"{name}, recipe {recipe}", title_justify="left", box=box.SIMPLE, pad_edge=False)
+        for heading in ("layer", "role", "shape", "stored as", "bytes", "float bytes", "why"):
+            table.add_column(heading, overflow="fold")
         for decision in found:
             shape = " x ".join(map(str, decision.shape))
             table.add_row(

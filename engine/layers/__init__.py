@@ -4,8 +4,9 @@ from .cpu_backend import register
 from .install import install, low_bit_layers
 from .prepare import PreparedLayer, PreparedReport, prepare
 from .sharing import share_down
+from .storage import stored_dtype
 from .weight import LowBitWeight
 
 register()
 
-__all__ = ["LowBitWeight", "PreparedLayer", "PreparedReport", "install", "low_bit_layers", "prepare", "share_down"]
+__all__ = ["LowBitWeight", "PreparedLayer", "PreparedReport", "install", "low_bit_layers", "prepare", "share_down", "stored_dtype"]

@@ -35,6 +35,10 @@ LARGEST_PRODUCT = 2**29
 WARM_UP, ROUNDS = 2, 7
 
 
+class BusyMachine(RuntimeError):
+    """Other processes keep the machine from being measured."""
+
+
 def fastest_kind(weight: LowBitWeight) -> tuple[str, str]:
     """The kind to run ("float32", "bfloat16", "int8", ...) and why, in a sentence.
 
@@ -50,20 +54,18 @@ def fastest_kind(weight: LowBitWeight) -> tuple[str, str]:
     kinds = CANDIDATES[weight.dtype]
     if len(kinds) == 1:
         return own, f"nothing else computes {own}"
-    n, k = (bucket(size) for size in weight.shape)
+    n, k = weight.shape
     key = f"linear {n} x {k} {own}"
-    times = remember(key, lambda: measure_kinds(n, k, weight.dtype), lambda found: is_times(found, kinds, len(row_counts(n, k))))
+    try:
+        times = remember(key, lambda: measure_kinds(n, k, weight.dtype), lambda found: is_times(found, kinds, len(row_counts(n, k))))
+    except BusyMachine as busy:
+        return own, f"not measured yet: {busy}"
     return choose(times), describe(times, n, k)
 
 
 def row_counts(n: int, k: int) -> list[int]:
     """Rows to time with: few and many, or few alone where a product is large anyhow."""
     return sorted({FEW_ROWS, max(FEW_ROWS, min(MANY_ROWS, LARGEST_PRODUCT // (n * k)))})
-
-
-def bucket(size: int) -> int:
-    """The nearest power of two."""
-    return 2 ** round(math.log2(size))
 
 
 def choose(times: dict[str, list[float]]) -> str:
@@ -94,8 +96,10 @@ def is_times(found: Any, kinds: tuple[str, ...], counts: int) -> bool:
 def measure_kinds(n: int, k: int, dtype: torch.dtype) -> dict[str, list[float]]:
     """Least seconds of every candidate for a product with a weight [n, k], with few and with many rows.
 
-    On a busy machine the CPU time of one thread is compared: wall time would be that of the others.
+    Raises BusyMachine when other processes would be measured along: a choice that is kept must not rest on such times.
     """
+    if warning := load_guard():
+        raise BusyMachine(warning)
     matrix = random_matrix(n, k, torch.empty(0))
     forms = {
         kind: fold_matrix(matrix, torch.ones(k), (), "") if kind == "int8" else Expanded(matrix.to(getattr(torch, kind)), (), "")
@@ -103,30 +107,22 @@ def measure_kinds(n: int, k: int, dtype: torch.dtype) -> dict[str, list[float]]:
     }
     bias = torch.zeros(n, dtype=dtype)
     times: dict[str, list[float]] = {kind: [] for kind in forms}
-    threads = torch.get_num_threads()
-    quiet = load_guard() is None
-    try:
-        torch.set_num_threads(threads if quiet else 1)
-        for rows in row_counts(n, k):
-            x = random_matrix(rows, k, matrix).to(dtype)
-            least = least_seconds({kind: partial(form.linear, x, bias) for kind, form in forms.items()}, quiet)
-            for kind, seconds in least.items():
-                times[kind].append(seconds)
-    finally:
-        torch.set_num_threads(threads)
+    for rows in row_counts(n, k):
+        x = random_matrix(rows, k, matrix).to(dtype)
+        for kind, seconds in least_seconds({kind: partial(form.linear, x, bias) for kind, form in forms.items()}).items():
+            times[kind].append(seconds)
     return times
 
 
-def least_seconds(calls: dict[str, Callable[[], Any]], quiet: bool) -> dict[str, float]:
-    clock = time.perf_counter if quiet else time.thread_time
+def least_seconds(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     least = dict.fromkeys(calls, math.inf)
     with torch.no_grad():
         for turn in range(WARM_UP + ROUNDS):
             for kind, call in calls.items():
-                start = clock()
+                start = time.perf_counter()
                 call()
                 # A clock too coarse for one call must not make it free.
-                seconds = max(clock() - start, 1e-9)
+                seconds = max(time.perf_counter() - start, 1e-9)
                 if turn >= WARM_UP:
                     least[kind] = min(least[kind], seconds)
     return least

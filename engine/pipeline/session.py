@@ -21,6 +21,7 @@ from ..layers import PreparedReport
 
 from ..plan import Plan
 from ..steps import StepEngine
+from .tokenizers import ThreadTokenizers
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Acceleration:
         undo: Sequence[Callable[[], None]] = (),
     ):
         self.plan, self.engines, self.base, self.prepared, self.undo = plan, dict(engines), dict(base), prepared, list(undo)
+        self.tokenizers = ThreadTokenizers()
         self.active: set[Session] = set()
         self.lock = threading.Lock()
         self.enabled = True
@@ -164,7 +166,7 @@ def as_accelerated(pipe: Any, acceleration: Acceleration) -> Any:
         with self._acceleration.session(self, scheduler) as session:
             request = copy.copy(self)
             request.__dict__["scheduler"] = scheduler
-            request.__dict__["_session"] = session
+            request.__dict__.update(self._acceleration.tokenizers.of(self), _session=session)
             try:
                 return base.__call__(request, *args, **kwargs)
             finally:

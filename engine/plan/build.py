@@ -37,7 +37,7 @@ def build_plan(
         figures=figures,
         provenance={
             "recipe": get_recipe(recipe).name if recipe else None,
-            "calibrated": calibrated,
+            "calibrated": calibrated and bool(recipe) and get_recipe(recipe).uses_calibration,
             "halfbyte": version("halfbyte"),
             "torch": torch.__version__,
             "diffusers": version("diffusers"),

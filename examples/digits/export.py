@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPTokenizer
 
 from data import NAMES
-from models import build_scheduler
+from models import build_sampler
 
 
 def swap_in(folder: Path, write: Callable[[Path], None]) -> None:
@@ -56,7 +56,7 @@ def write_classifier(folder: Path, classifier: nn.Module) -> None:
 
 def write_dit(folder: Path, transformer: nn.Module, vae: AutoencoderKL) -> None:
     """A DiTPipeline folder whose labels are the names of the digits."""
-    pipeline = DiTPipeline(transformer=transformer, vae=vae, scheduler=build_scheduler())
+    pipeline = DiTPipeline(transformer=transformer, vae=vae, scheduler=build_sampler())
     pipeline.save_pretrained(folder)
     # DiTPipeline reads id2label from its index but does not write it there.
     edit_json(folder / "model_index.json", {"id2label": {str(label): name for label, name in enumerate(NAMES)}})
@@ -65,6 +65,6 @@ def write_dit(folder: Path, transformer: nn.Module, vae: AutoencoderKL) -> None:
 def write_unet(folder: Path, unet: nn.Module, text_encoder: nn.Module, tokenizer: CLIPTokenizer, vae: AutoencoderKL) -> None:
     """A StableDiffusionPipeline folder without a safety checker."""
     StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=build_scheduler(),
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=build_sampler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False).save_pretrained(folder)
     load_in_float32(folder / "text_encoder" / "config.json")

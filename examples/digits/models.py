@@ -1,7 +1,7 @@
 """The four small networks, untrained, and the noise schedule they share; every width is a multiple of 64 where it can be."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetForImageClassification
 
@@ -64,6 +64,11 @@ def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False, steps_offset=1)
+
+
+def build_sampler() -> DPMSolverMultistepScheduler:
+    """DPM++ 2M (Lu et al. 2022) over the same noise schedule: what the shipped pipelines sample with."""
+    return DPMSolverMultistepScheduler.from_config(build_scheduler().config, algorithm_type="dpmsolver++", solver_order=2)
 
 
 def parameter_count(module: nn.Module) -> int:

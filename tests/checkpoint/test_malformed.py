@@ -78,7 +78,7 @@ def poison(tensors, value):
         ),
         (
             lambda t: t.update({SCALES: t[SCALES].half()}),
-            "attn1.to_k.smooth_factor: float16 is needed as in .*to_k.wscales, the checkpoint has float32",
+            "attn1.to_k.smooth_factor: float16 is needed as in .*to_k.wscales, the checkpoint has bfloat16",
         ),
         (lambda t: t.update({"proj_out_1.bias": t["proj_out_1.bias"].int()}), "proj_out_1.bias: .*int32"),
     ],

@@ -96,7 +96,7 @@ def without(flat, name):
         (lambda f: change(f, "odd.weight", f["odd.weight"][:, 1:]), r"odd.weight: shape \[8, 63\]"),
         (lambda f: change(f, "to_q.qweight", f["to_q.qweight"].view(torch.uint8)), "to_q.qweight: int8 is needed, .*uint8"),
         (lambda f: change(f, "to_q.proj_up", f["to_q.proj_up"].half()), "to_q.proj_up: bfloat16 .* as in to_q.wscales"),
-        (lambda f: change(f, "to_q.wscales", f["to_q.wscales"].double()), "to_q.smooth_factor: float64 .* as in to_q.wscales"),
+        (lambda f: change(f, "to_q.wscales", f["to_q.wscales"].double()), "to_q.wscales: bfloat16 or float16 is needed, the checkpoint has float64"),
         (lambda f: change(f, "norm.bias", f["norm.bias"].to(torch.int8)), "norm.bias: float32 or .*int8"),
         (lambda f: change(f, "steps", f["steps"].int()), "steps: int64 is needed, .*int32"),
         (lambda f: change(f, "to_k.wscales", f["to_k.wscales"] * float("nan")), "to_k.wscales: finite values > 0 .*first is nan"),
