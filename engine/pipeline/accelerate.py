@@ -15,7 +15,7 @@ from ..checkpoint import attach_quantizer, load_pipeline
 from ..convert import convert
 from ..layers import low_bit_layers, prepare
 from ..models import find_denoisers
-from ..plan import FILE_NAME, Plan, build_plan, planned_decisions, require_fit, search_cache
+from ..plan import FILE_NAME, Plan, build_plan, planned_decisions, planned_recipe, require_fit, search_cache
 from ..quantize import Decision, Recipe, decide
 from ..steps import CacheConfig, StepEngine, compile_blocks
 from .inputs import cache_config, calibration_calls, fresh_generators
@@ -36,7 +36,7 @@ def accelerate(
     keep_base: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    compile: bool = False,
+    compile: bool | Mapping[str, Any] = False,
     resume: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Any:
@@ -50,7 +50,7 @@ def accelerate(
     numerics: "native" (fastest here), or "w4a4", "w4a8", "nvfp4": what a given GPU would compute.
     keep_base: convert copies and keep the float models, so that `.disable()` is exact; otherwise weights are converted in place.
     include, exclude: names or patterns of layers to quantize or to keep float; an included one that does not fit is a ValueError.
-    compile: compile each block's own forward; hooks stay outside.
+    compile: compile each block's own forward, with options of torch.compile if a mapping; hooks stay outside.
     resume: a folder that keeps finished blocks, so that an interrupted conversion goes on from there.
     progress: show a bar while converting.
     """
@@ -62,7 +62,7 @@ def accelerate(
     denoisers = find_denoisers(pipe)
     if plan:
         require_fit(plan, denoisers)
-        recipe, numerics = plan.provenance.get("recipe"), plan.numerics
+        recipe, numerics = planned_recipe(plan), plan.numerics
     base: dict[str, nn.Module] = {}
     source = copy.copy(pipe)
     if keep_base:
@@ -76,20 +76,21 @@ def accelerate(
         for call in calls:
             source(**fresh_generators(call))
 
+    decisions = {name: _decisions(plan, name, model, recipe, include, exclude) for name, model in denoisers.items()}
     for name, model in denoisers.items():
-        decisions = _decisions(plan, name, model, recipe, include, exclude)
-        if any(decision.layer_format for decision in decisions):
+        if any(decision.layer_format for decision in decisions[name]):
             with conversion_progress(name, progress) as report:
                 folder = Path(resume) / name if resume else None
-                convert(model, recipe, calibrate if calls else None, decisions, progress=report, resume=folder)
+                decisions[name] = convert(model, recipe, calibrate if calls else None, decisions[name], progress=report, resume=folder)
             attach_quantizer(model)
     reports = {name: prepare(model, numerics=numerics) for name, model in denoisers.items()}
-    undo = [compile_blocks(model) for model in denoisers.values()] if compile else []
+    options = dict(compile) if isinstance(compile, Mapping) else {}
+    undo = [compile_blocks(model, **options) for model in denoisers.values()] if compile is not False else []
     plan = plan or build_plan(denoisers, recipe, config, steps, numerics, figures, calibrated=bool(calls))
     engines = {name: StepEngine(model, config) for name, model in denoisers.items()}
     for engine in engines.values():
         engine.attach()
-    return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports), undo))
+    return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports), decisions, undo))
 
 
 def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None, **options: Any) -> Any:

@@ -12,14 +12,15 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from ..layers import PreparedReport
 
-from ..plan import Plan
+from ..plan import Plan, storage_of
+from ..quantize import Decision
 from ..steps import StepEngine
 from .tokenizers import ThreadTokenizers
 
@@ -49,9 +50,11 @@ class Acceleration:
         engines: Mapping[str, StepEngine],
         base: Mapping[str, nn.Module],
         prepared: Prepared,
-        undo: Sequence[Callable[[], None]] = (),
+        decisions: Mapping[str, Sequence[Decision]],
+        undo: Sequence[Callable[[], None]],
     ):
-        self.plan, self.engines, self.base, self.prepared, self.undo = plan, dict(engines), dict(base), prepared, list(undo)
+        self.plan, self.prepared, self.decisions = plan, prepared, decisions
+        self.engines, self.base, self.undo = dict(engines), dict(base), list(undo)
         self.tokenizers = ThreadTokenizers()
         self.active: set[Session] = set()
         self.lock = threading.Lock()
@@ -113,6 +116,11 @@ class AcceleratedPipeline:
         return self._acceleration.stats
 
     @property
+    def decisions(self) -> Mapping[str, Sequence[Decision]]:
+        """Per denoiser what every layer became and why, with what calibration measured; empty for a model loaded in low bits."""
+        return self._acceleration.decisions
+
+    @property
     def prepared(self) -> Prepared:
         """What this device runs in place of the stored tensors."""
         return self._acceleration.prepared
@@ -148,9 +156,10 @@ class AcceleratedPipeline:
         acceleration.enabled = False
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
-        """The pipeline class's own `save_pretrained`, and the plan beside it."""
+        """The pipeline class's own `save_pretrained`, and beside it the plan, its storage as the layers are now."""
         result = super().save_pretrained(save_directory, **kwargs)
-        self.plan.save(save_directory)
+        denoisers = {name: getattr(self, name) for name in self.plan.models}
+        replace(self.plan, **storage_of(denoisers)).save(save_directory)
         return result
 
 

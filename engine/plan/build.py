@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..layers import low_bit_layers
-from ..quantize import get_recipe
+from ..quantize import RECIPES, get_recipe
 from ..steps import CacheConfig
 from .document import Plan
 from .identity import ModelIdentity
@@ -26,18 +26,17 @@ def build_plan(
     calibrated: bool,
 ) -> Plan:
     """The plan of converted models: storage and bytes are read off the layers themselves."""
-    layers = {name: low_bit_layers(model) for name, model in denoisers.items()}
+    settings = get_recipe(recipe) if recipe else None
     return Plan(
         models={name: ModelIdentity.of(model) for name, model in denoisers.items()},
-        storage={name: {layer: module.weight.layer_format for layer, module in found.items()} for name, found in layers.items()},
-        stored_bytes={name: stored_bytes(found) for name, found in layers.items()},
+        **storage_of(denoisers),
         cache=cache,
         num_inference_steps=num_inference_steps,
         numerics=numerics,
         figures=figures,
         provenance={
-            "recipe": get_recipe(recipe).name if recipe else None,
-            "calibrated": calibrated and bool(recipe) and get_recipe(recipe).uses_calibration,
+            "recipe": settings.to_dict() if settings and RECIPES.get(settings.name) != settings else settings and settings.name,
+            "calibrated": calibrated and settings is not None and settings.uses_calibration,
             "halfbyte": version("halfbyte"),
             "torch": torch.__version__,
             "diffusers": version("diffusers"),
@@ -45,6 +44,10 @@ def build_plan(
     )
 
 
-def stored_bytes(layers: Mapping[str, nn.Module]) -> int:
-    """Bytes the quantized layers store, a shared down factor once."""
-    return sum(module.weight.stored_bytes for module in layers.values())
+def storage_of(denoisers: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """The plan's `storage` and `stored_bytes` as the models have them now; a shared down factor counts once."""
+    layers = {name: low_bit_layers(model) for name, model in denoisers.items()}
+    return {
+        "storage": {name: {layer: module.weight.layer_format for layer, module in found.items()} for name, found in layers.items()},
+        "stored_bytes": {name: sum(module.weight.stored_bytes for module in found.values()) for name, found in layers.items()},
+    }

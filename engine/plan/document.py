@@ -13,6 +13,7 @@ from typing import Any
 from ..formats import LayerFormat
 from ..steps import CacheConfig
 from .identity import ModelIdentity
+from .table import render, render_difference
 
 VERSION = 1
 FILE_NAME = "halfbyte_plan.json"
@@ -102,13 +103,10 @@ class Plan:
         return cls.from_dict(data)
 
     def __str__(self) -> str:
-        from .table import render
-
         return render(self)
 
     def diff(self, other: Plan) -> str:
-        from .table import render_difference
-
+        """The layers whose format differs and the lines that do, `-` ours, `+` theirs."""
         return render_difference(self, other)
 
 

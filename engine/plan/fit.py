@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..layers import low_bit_layers
-from ..quantize import Decision, decide
+from ..quantize import Decision, Recipe, decide, get_recipe
 from .document import Plan
 from .identity import ModelIdentity
 
@@ -27,10 +27,21 @@ def require_fit(plan: Plan, denoisers: Mapping[str, nn.Module]) -> None:
             raise ValueError(f"{name}.{layer}: the plan stores it as {planned.get(layer)}, the loaded model as {stored.get(layer)}")
 
 
+def planned_recipe(plan: Plan) -> Recipe | None:
+    """The recipe the plan names, or spells out when it was the user's own; ValueError when it is neither."""
+    recipe = plan.provenance.get("recipe")
+    if isinstance(recipe, dict):
+        try:
+            return Recipe.from_dict(recipe)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"plan.provenance.recipe: {error}") from None
+    return get_recipe(recipe) if recipe else None
+
+
 def planned_decisions(plan: Plan, name: str, model: nn.Module) -> list[Decision]:
     """The plan's storage as decisions for a float model; raises ValueError for a layer the model lacks or that does not fit."""
     planned = plan.storage.get(name, {})
-    decisions = {decision.name: decision for decision in decide(model, plan.provenance.get("recipe") or "rtn_int4")}
+    decisions = {decision.name: decision for decision in decide(model, planned_recipe(plan) or "rtn_int4")}
     if missing := sorted(set(planned) - set(decisions)):
         raise ValueError(f"plan.storage.{name}: {missing[0]} needs to be a linear or convolution of the model; it is none")
     owned: set[str] = set()

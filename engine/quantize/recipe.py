@@ -55,6 +55,12 @@ class Recipe:
     def to_dict(self) -> dict:
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict) -> Recipe:
+        """The inverse of `to_dict`; raises TypeError or ValueError for a field that is unknown or out of range."""
+        adaln = values.get("adaln")
+        return cls(**values | {"adaln": LayerFormat.from_dict(adaln) if adaln else None})
+
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe

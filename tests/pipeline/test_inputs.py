@@ -9,7 +9,7 @@ from halfbyte.plan import Plan
 from halfbyte.testing.pipelines import tiny_pipeline
 
 
-@pytest.mark.parametrize("cache", ["interval", "interval:x", "sometimes", 0, 1.5, object()], ids=str)
+@pytest.mark.parametrize("cache", ["interval", "interval:x", "sometimes", 0, 1.5, object()], ids=["no-value", "no-number", "no-form", "zero", "above-one", "object"])
 def test_a_cache_of_no_known_form(cache):
     pipe, _ = tiny_pipeline("dit")
     with pytest.raises(ValueError, match="cache"):
@@ -80,3 +80,12 @@ def test_a_file_that_is_no_plan(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match="plan"):
         Plan.load(path)
+
+
+def test_a_plan_made_with_a_recipe_of_ones_own_runs_on_the_float_model():
+    mine = halfbyte.Recipe("mine", "int4", "int8", rank=8)
+    plan = halfbyte.accelerate(tiny_pipeline("dit")[0], mine, progress=False).plan
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    fast = halfbyte.accelerate(tiny_pipeline("dit")[0], plan=again, progress=False)
+    assert fast.plan.storage == plan.storage
+    assert {decision.layer_format for decision in fast.decisions["transformer"]} >= set(plan.storage["transformer"].values())
