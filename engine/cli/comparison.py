@@ -12,12 +12,12 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from ..checkpoint import load_pipeline
 from ..env import machine
 from ..measure import module_bytes
 from ..models import find_denoisers
 from ..pipeline import accelerate
 from ..report import Contender, Judge, Row, Workload, judge_rows, run_interleaved, timed_call
+from .options import open_pipeline
 
 CALIBRATION_SEED = 100_000  # far from the seeds that are measured
 CALIBRATION_IMAGES = 30
@@ -78,7 +78,7 @@ def compare(workload: Workload, images: int, steps: int, repeats: int, fraction:
 
 
 def load_quietly(workload: Workload, dtype: torch.dtype = torch.float32) -> Any:
-    pipe = load_pipeline(workload.pipeline, dtype)
+    pipe = open_pipeline(workload.pipeline, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .options import AsJson, CacheOption, CallOption, PipelineFolder, call_arguments, parse_cache
+from .options import AsJson, CacheOption, CallOption, PipelineFolder, call_arguments, open_pipeline, parse_cache
 
 
 def generate(
@@ -36,11 +36,10 @@ def generate(
     """
     import torch
 
-    from ..checkpoint import load_pipeline
     from ..pipeline import accelerate
     from ..plan import FILE_NAME, Plan
 
-    pipe = load_pipeline(folder)
+    pipe = open_pipeline(folder)
     planned = Plan.load(folder) if (folder / FILE_NAME).is_file() else None
     if planned and cache is None:
         pipe = accelerate(pipe, plan=replace(planned, numerics=numerics or planned.numerics))

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .options import AsJson, PipelineFolder, RecipeName
+from .options import AsJson, PipelineFolder, RecipeName, open_pipeline
 
 
 def inspect(
@@ -29,13 +29,12 @@ def inspect(
 
       halfbyte inspect examples/digits/unet --recipe svdq_nvfp4 --json
     """
-    from ..checkpoint import load_pipeline
     from ..models import find_denoisers
     from ..plan.table import describe
     from ..quantize import decide
     from ..report.table import readable_bytes
 
-    pipe = load_pipeline(folder)
+    pipe = open_pipeline(folder)
     decisions = {
         name: decide(model, recipe, include=include or (), exclude=exclude or ()) for name, model in find_denoisers(pipe).items()
     }
@@ -43,6 +42,8 @@ def inspect(
         print(json.dumps({name: [asdict(decision) for decision in found] for name, found in decisions.items()}, default=str))
         return
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 200
     for name, found in decisions.items():
         table = Table(title=f"{name}, recipe {recipe}", title_justify="left", box=box.SIMPLE, pad_edge=False)
         for heading in ("layer", "role", "shape", "stored as", "bytes", "float bytes", "why"):

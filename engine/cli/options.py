@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import torch
 
 PipelineFolder = Annotated[Path, typer.Argument(help="A diffusers pipeline folder (model_index.json, safetensors).")]
 RecipeName = Annotated[str, typer.Option("--recipe", "-r", help="A recipe by name; see docs/recipes.md.")]
@@ -15,6 +18,19 @@ CacheOption = Annotated[
     str | None, typer.Option("--cache", "-c", help="interval:2, steps:0,3,7, gate:0.1, or the fraction of steps to compute, e.g. 0.4.")
 ]
 CallOption = Annotated[str, typer.Option("--call", help='Further pipeline call arguments as JSON, e.g. \'{"guidance_scale": 2.0}\'.')]
+
+
+def open_pipeline(folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """The pipeline in `folder`, its files checked first; the libraries' own bars and notes stay out of the command's output."""
+    import diffusers
+    import transformers
+
+    from ..checkpoint import load_pipeline
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    return load_pipeline(folder, dtype)
 
 
 def call_arguments(call: str, prompt: list[str] | None, class_label: list[int] | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .options import AsJson, CacheOption, CallOption, PipelineFolder, RecipeName, call_arguments, parse_cache
+from .options import AsJson, CacheOption, CallOption, PipelineFolder, RecipeName, call_arguments, open_pipeline, parse_cache
 
 
 def quantize(
@@ -37,12 +37,11 @@ def quantize(
     """
     import torch
 
-    from ..checkpoint import load_pipeline
     from ..pipeline import accelerate
 
     if out.exists():
         raise ValueError(f"{out} needs to be a folder that does not exist yet; it does")
-    pipe = load_pipeline(folder)
+    pipe = open_pipeline(folder)
     calibration = call_arguments(call, prompt, class_label)
     if calibration:
         calibration |= {"num_inference_steps": steps, "generator": torch.Generator().manual_seed(0)}

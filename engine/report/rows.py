@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -43,7 +44,8 @@ class Row:
     accuracy: float
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON, which has no infinity: the PSNR of the reference with itself is null."""
+        return asdict(self) | {"psnr": self.psnr if math.isfinite(self.psnr) else None}
 
 
 @dataclass
