@@ -52,7 +52,7 @@ def prepare(model: nn.Module, numerics: str = "native") -> PreparedReport:
     """
     layers = low_bit_layers(model)
     for name, module in layers.items():
-        if reason := reason_against(module.weight, numerics):
+        if reason := reason_against(module.weight.layer_format, numerics):
             raise ValueError(f"{name}: {reason}")
     built = []
     for name, module in layers.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from ..formats import LayerFormat
 from .emulated import emulate
 from .expanded import expand
 from .fastest import fastest_kind
@@ -36,20 +37,20 @@ class Prepared(Protocol):
     def conv2d(self, x: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor: ...
 
 
-def reason_against(weight: LowBitWeight, numerics: str) -> str | None:
-    """One sentence why the weight cannot compute so, or None."""
+def reason_against(layer_format: LayerFormat, numerics: str) -> str | None:
+    """One sentence why a layer of this format cannot compute so, or None."""
     if numerics not in NUMERICS:
         return f"numerics: one of {', '.join(NUMERICS)} needed, got {numerics!r}"
-    stored = weight.layer_format.weight
+    stored = layer_format.weight
     # A layer with 16-bit activations computes the same on every GPU.
-    if weight.layer_format.activation is not None and stored not in NUMERICS[numerics]:
+    if layer_format.activation is not None and stored not in NUMERICS[numerics]:
         return f"numerics {numerics} needs {' or '.join(NUMERICS[numerics])} storage, got {stored}"
     return None
 
 
 def build(weight: LowBitWeight) -> Prepared:
     """The prepared form for the weight's numerics on its device; raises ValueError when its storage cannot compute so."""
-    if reason := reason_against(weight, weight.numerics):
+    if reason := reason_against(weight.layer_format, weight.numerics):
         raise ValueError(reason)
     if weight.numerics != "native":
         return emulate(weight, fold_to_int8=weight.numerics == "w4a8")

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..checkpoint import attach_quantizer, load_pipeline
 from ..convert import convert
-from ..layers import low_bit_layers, prepare
+from ..layers import low_bit_layers, prepare, reason_against
 from ..models import find_denoisers
 from ..plan import FILE_NAME, Plan, build_plan, planned_decisions, planned_recipe, require_fit, search_cache
 from ..quantize import Decision, Recipe, decide
@@ -77,6 +77,10 @@ def accelerate(
             source(**fresh_generators(call))
 
     decisions = {name: _decisions(plan, name, model, recipe, include, exclude) for name, model in denoisers.items()}
+    for name, found in decisions.items():  # before a weight is touched
+        for decision in found:
+            if decision.layer_format and (reason := reason_against(decision.layer_format, numerics)):
+                raise ValueError(f"{name}.{decision.name}: {reason}")
     for name, model in denoisers.items():
         if any(decision.layer_format for decision in decisions[name]):
             with conversion_progress(name, progress) as report:

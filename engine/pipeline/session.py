@@ -18,7 +18,6 @@ from typing import Any
 from torch import nn
 
 from ..layers import PreparedReport
-
 from ..plan import Plan, storage_of
 from ..quantize import Decision
 from ..steps import StepEngine

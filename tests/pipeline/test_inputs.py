@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 
 import halfbyte
 from halfbyte.plan import Plan
-from halfbyte.testing.pipelines import tiny_pipeline
+from halfbyte.testing.pipelines import output_of, tiny_pipeline
 
 
 @pytest.mark.parametrize("cache", ["interval", "interval:x", "sometimes", 0, 1.5, object()], ids=["no-value", "no-number", "no-form", "zero", "above-one", "object"])
@@ -26,6 +27,15 @@ def test_a_named_layer_that_does_not_fit():
     pipe, _ = tiny_pipeline("pixart")
     with pytest.raises(ValueError, match="caption_projection.linear_1.*32.*64"):
         halfbyte.accelerate(pipe, include=["caption_projection.linear_1"], progress=False)
+
+
+@pytest.mark.parametrize("numerics", ["nvfp4", "w3a3"])
+def test_numerics_the_recipe_cannot_compute_touch_no_weight(numerics):
+    pipe, call = tiny_pipeline("dit")
+    before = output_of(pipe, call)
+    with pytest.raises(ValueError, match=f"numerics.*{numerics}"):
+        halfbyte.accelerate(pipe, "rtn_int4", numerics=numerics, progress=False)
+    assert torch.equal(output_of(pipe, call), before)
 
 
 def test_accelerating_twice():
