@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,9 @@ def open_pipeline(folder: Path, dtype: torch.dtype | None = None) -> Any:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    return load_pipeline(folder, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of diffusers' own argument names, which a user here never typed
+        return load_pipeline(folder, dtype)
 
 
 def call_arguments(call: str, prompt: list[str] | None, class_label: list[int] | None) -> dict[str, Any]:
