@@ -43,6 +43,8 @@ def demo(
     if unknown := [name for name in names if name not in workloads]:
         raise ValueError(f"--model needs one of {', '.join([*workloads, 'both'])}; {unknown[0]!r} came")
     console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console.width = 120
     if warning := load_guard():
         console.print(f"[yellow]{warning}[/yellow]")
     results = {}

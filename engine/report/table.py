@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 
 from .rows import Row
@@ -14,7 +13,7 @@ from .rows import Row
 def rows_table(rows: Sequence[Row], baseline: str, title: str) -> Table:
     """A rich Table; speed is relative to the row named `baseline`, fidelity to the first row."""
     reference = next(row.denoising_seconds for row in rows if row.name == baseline)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("row", no_wrap=True)
     table.add_column("numerics", no_wrap=True)
     for heading in ("s/image", "speed", "stored", "prepared", "PSNR", "SSIM", "FID", "class"):
@@ -23,8 +22,8 @@ def rows_table(rows: Sequence[Row], baseline: str, title: str) -> Table:
         table.add_row(
             row.name,
             row.numerics,
-            f"{row.denoising_seconds:.4f}",
-            f"{reference / row.denoising_seconds:.2f}x",
+            f"{row.denoising_seconds:.3f}",
+            f"{reference / row.denoising_seconds:.1f}x",
             readable_bytes(row.stored_bytes),
             readable_bytes(row.prepared_bytes),
             "same" if math.isinf(row.psnr) else f"{row.psnr:.1f}",
