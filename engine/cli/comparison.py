@@ -56,7 +56,8 @@ def compare(workload: Workload, images: int, steps: int, repeats: int, fraction:
     progress.remove_task(task)
 
     kind = baseline.split()[1]
-    low_bytes = (denoiser_bytes(quantized), both.prepared.prepared_bytes)
+    stored = denoiser_bytes(quantized)
+    low_bytes = (stored, stored - sum(both.plan.stored_bytes.values()) + both.prepared.prepared_bytes)
     rows = [Contender(name, pipe, partial(call, steps=steps), name.split()[1], *[denoiser_bytes(pipe)] * 2) for name, pipe in floats.items()]
     rows = [row for row in rows if row.name in ("float fp32", baseline)]
     rows += [
