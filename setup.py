@@ -1,27 +1,141 @@
-"""Build script: one import package from two folders, and one C++ extension that never sees a Torch header."""
+"""Build script: one import package from two folders, and extensions that never see a Torch header.
 
+halfbyte._C      C++ kernels for the CPU
+halfbyte._cuda   CUDA kernels, for the GPUs found here or those of HALFBYTE_CUDA_ARCHS; needs nvcc
+halfbyte._simt   the same CUDA sources compiled for the CPU, for tests, with HALFBYTE_SIMT=1
+"""
+
+import os
+import shutil
+import subprocess
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext, naive_recompile
 from setuptools import find_packages, setup
 
 NAME = "halfbyte"
 FOLDERS = {NAME: "engine", f"{NAME}.triton_kernels": "triton_kernels"}
+KERNELS = tomllib.loads(Path("csrc/cuda/architectures.toml").read_text())
+HEADERS = sorted(glob("csrc/**/*.h", recursive=True))
+JOBS = int(os.environ.get("HALFBYTE_BUILD_JOBS") or os.cpu_count() or 1)
+HIDDEN = ["-O3", "-fvisibility=hidden", "-ffp-contract=off"]
 
-extension = Pybind11Extension(
+
+def wanted_architectures() -> list[str]:
+    """HALFBYTE_CUDA_ARCHS: "all", "none", or a list such as "86;90a"; unset: the GPUs found here."""
+    every = sorted({arch for archs in KERNELS["kernels"].values() for arch in archs}, key=lambda arch: int(arch.rstrip("af")))
+    text = os.environ.get("HALFBYTE_CUDA_ARCHS", "")
+    if text == "none":
+        return []
+    if text == "all":
+        return every
+    if text:
+        if unknown := sorted(set(text.split(";")) - set(every)):
+            raise SystemExit(f"HALFBYTE_CUDA_ARCHS: all, none or a list of {';'.join(every)} needed, got {unknown[0]!r}")
+        return text.split(";")
+    return gpus_found(every) if shutil.which("nvcc") and shutil.which("nvidia-smi") else []
+
+
+def gpus_found(every: list[str]) -> list[str]:
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    capabilities = set(subprocess.run(query, capture_output=True, text=True).stdout.replace(".", "").split())
+    # An architecture we do not list runs the newest older one of its generation: sm_87 that of sm_86.
+    found = set()
+    for capability in filter(str.isdecimal, capabilities):
+        numbers = {int(arch.rstrip("af")): arch for arch in every}
+        family = [number for number in numbers if number // 10 == int(capability) // 10 and number <= int(capability)]
+        found |= {numbers[max(family)]} if family else set()
+    return sorted(found)
+
+
+class BuildExtensions(build_ext):
+    """Compiles each .cu file to one object, with nvcc for all its architectures or with g++ for the host shim, before linking."""
+
+    def build_extension(self, extension) -> None:
+        kernels = [f"csrc/cuda/{name}.cu" for name in KERNELS["kernels"]]
+        commands = {f"{NAME}._cuda": (nvcc_command, ["csrc/cuda/launch.cu", *kernels]), f"{NAME}._simt": (shim_command, kernels)}
+        if extension.name in commands:
+            command, sources = commands[extension.name]
+            with ThreadPoolExecutor(JOBS) as pool:
+                objects = [pool.submit(self.compile_object, source, command(source)) for source in sources]
+                extension.extra_objects = [done.result() for done in objects]
+        super().build_extension(extension)
+
+    def compile_object(self, source: str, command: list[str]) -> str:
+        target = Path(self.build_temp) / command[0] / f"{Path(source).stem}.o"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stamp, text = target.with_suffix(".command"), " ".join(command)
+        newest = max(os.path.getmtime(path) for path in [source, *HEADERS])
+        if not (target.exists() and stamp.exists() and stamp.read_text() == text and target.stat().st_mtime > newest):
+            subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
+            stamp.write_text(text)
+        return str(target)
+
+
+def nvcc_command(source: str) -> list[str]:
+    archs = [arch for arch in KERNELS["kernels"].get(Path(source).stem, []) if arch in wanted_architectures()]
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    if os.environ.get("HALFBYTE_CUDA_ARCHS") == "all" or not archs:
+        targets.append(f"-gencode=arch={KERNELS['ptx']},code={KERNELS['ptx']}")
+    flags = ["-std=c++17", "-O3", "-fmad=false", "-Icsrc/cuda", "--compress-mode=size", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+    return ["nvcc", *flags, *targets]
+
+
+def shim_command(source: str) -> list[str]:
+    """Default visibility: the shim finds a kernel's name by its symbol."""
+    return ["g++", "-x", "c++", "-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-DHALFBYTE_SIMT", "-Icsrc/cuda", "-Icsrc"]
+
+
+def cuda_extension() -> Pybind11Extension:
+    root = Path(shutil.which("nvcc")).resolve().parents[1]
+    root = Path(os.environ.get("CUDA_HOME") or (root if (root / "include").exists() else "/usr/local/cuda"))
+    libraries = next(str(path) for path in (root / "lib64", root / "lib") if (path / "libcudart_static.a").exists())
+    return Pybind11Extension(
+        f"{NAME}._cuda",
+        ["csrc/cuda/bindings.cpp"],
+        depends=HEADERS + glob("csrc/cuda/*.cu"),
+        include_dirs=["csrc/cuda", str(root / "include")],
+        cxx_std=17,
+        define_macros=[("HALFBYTE_MODULE", "_cuda"), ("HALFBYTE_ARCHITECTURES", f'"{";".join(wanted_architectures())}"')],
+        extra_compile_args=HIDDEN,
+        extra_link_args=[f"-L{libraries}", "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-static-libstdc++"],
+    )
+
+
+def simt_extension() -> Pybind11Extension:
+    return Pybind11Extension(
+        f"{NAME}._simt",
+        ["csrc/cuda/bindings.cpp", *sorted(glob("csrc/simt/*.cpp"))],
+        depends=HEADERS + glob("csrc/cuda/*.cu"),
+        include_dirs=["csrc/cuda", "csrc"],
+        cxx_std=20,
+        define_macros=[("HALFBYTE_MODULE", "_simt"), ("HALFBYTE_SIMT", "1"), ("HALFBYTE_ARCHITECTURES", '""')],
+        extra_compile_args=["-O2", "-ffp-contract=off", "-fvisibility=default"],
+    )
+
+
+cpu = Pybind11Extension(
     f"{NAME}._C",
-    sorted(glob("csrc/*.cpp")),
-    depends=sorted(glob("csrc/*.h")),
+    sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
+    depends=HEADERS,
     cxx_std=17,
-    extra_compile_args=["-O3", "-fvisibility=hidden", "-ffp-contract=off"],
+    extra_compile_args=HIDDEN,
 )
 # Without a compiler the package installs all the same and runs on its PyTorch code; `halfbyte doctor` says what that costs.
-extension.optional = True
+cpu.optional = True
+extensions = [cpu]
+if wanted_architectures():
+    extensions.append(cuda_extension())
+if os.environ.get("HALFBYTE_SIMT") == "1":
+    extensions.append(simt_extension())
 
 with ParallelCompile("HALFBYTE_BUILD_JOBS", needs_recompile=naive_recompile):
     setup(
         package_dir=FOLDERS,
         packages=[f"{package}.{sub}".rstrip(".") for package, folder in FOLDERS.items() for sub in ["", *find_packages(folder)]],
-        ext_modules=[extension],
-        cmdclass={"build_ext": build_ext},
+        ext_modules=extensions,
+        cmdclass={"build_ext": BuildExtensions},
     )

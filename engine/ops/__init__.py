@@ -20,11 +20,14 @@ from .gemm_w4a4 import gemm_w4a4
 from .gemm_w4a16 import gemm_w4a16
 from .gemm_w8a8 import gemm_w8a8
 from .group_norm_silu_quantize import group_norm_silu_quantize
+from .native import register as register_native
 from .norm_quantize import norm_quantize
 from .operands import padded_rows
 from .qk_norm_rope import qk_norm_rope
 from .quantize_act import quantize_act
 from .registry import BACKENDS, OPS, NoBackendError, Op, backends, use_backend
+
+register_native()
 
 __all__ = [
     "BACKENDS",

@@ -1,0 +1,57 @@
+// Python bindings on raw addresses, ints and a stream: the extension links no libtorch, so one build serves every torch.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "gemm.h"
+#ifdef HALFBYTE_SIMT
+#include "simt/simt_bindings.h"
+#endif
+
+namespace py = pybind11;
+
+namespace halfbyte {
+namespace {
+
+// From Tensor.data_ptr(); 0 stands for a tensor that is not there.
+using Address = uintptr_t;
+
+template <class T = void>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+EpilogueArguments epilogue_arguments(Address bias, Address gate, Address residual, Address out, int rows_per_gate, int out_dtype,
+                                     int activation, int glu) {
+    return {at(bias), at(gate), at(residual), at(out), rows_per_gate, Dtype(out_dtype), Activation(activation), Glu(glu)};
+}
+
+GemmArguments gemm_arguments(Address qx, Address ascales, Address qweight, Address wscales, Address wtscale, Address low_rank_act,
+                             Address proj_up, int m, int padded_m, int n, int row_bytes, int rank, int segment_bytes,
+                             const EpilogueArguments& epilogue) {
+    return {at<const uint8_t>(qx),           at(ascales),  at<const uint8_t>(qweight), at(wscales),
+            at<const float>(wtscale),        at<const uint8_t>(low_rank_act),          at<const uint8_t>(proj_up),
+            m, padded_m, n, row_bytes, 2 * rank, segment_bytes, epilogue};
+}
+
+}  // namespace
+}  // namespace halfbyte
+
+PYBIND11_MODULE(HALFBYTE_MODULE, module) {
+    using namespace halfbyte;
+    module.doc() = "GPU kernels of halfbyte on raw addresses";
+    module.attr("architectures") = HALFBYTE_ARCHITECTURES;
+    py::class_<EpilogueArguments>(module, "EpilogueArguments").def(py::init(&epilogue_arguments));
+    py::class_<GemmArguments>(module, "GemmArguments").def(py::init(&gemm_arguments));
+    module.def("gemm_w4a4", [](const GemmArguments& arguments, bool act_unsigned, int dtype, Stream stream) {
+        gemm_w4a4(arguments, act_unsigned, Dtype(dtype), stream);
+    });
+    module.def("gemm_w8a8", [](const GemmArguments& arguments, bool e4m3, int dtype, Stream stream) {
+        gemm_w8a8(arguments, e4m3, Dtype(dtype), stream);
+    });
+    module.def("describe_gemm_w4a4_tile", [](int m, int n) { return choose_gemm_w4a4_tile(m, n).describe(); });
+    module.def("describe_gemm_w8a8_tile",
+               [](int m, int n, bool segmented) { return choose_gemm_w8a8_tile(m, n, segmented).describe(); });
+#ifdef HALFBYTE_SIMT
+    simt::bind_simt(module);
+#endif
+}

@@ -1,0 +1,30 @@
+// Host entry points of the tiled matrix products; each throws std::invalid_argument for operands its kernel cannot take.
+#pragma once
+
+#include <string>
+
+#include "gemm_arguments.h"
+#include "launch.h"
+
+namespace halfbyte {
+
+// How a product is cut into blocks: a pure function of its sizes, printable.
+struct TileChoice {
+    int block_m, block_n, threads, stages, blocks;
+    size_t shared_bytes;
+
+    std::string describe() const {
+        return std::to_string(block_m) + "x" + std::to_string(block_n) + " tiles, " + std::to_string(threads) + " threads, " +
+               std::to_string(stages) + " stages, " + std::to_string(shared_bytes) + " bytes shared, " + std::to_string(blocks) +
+               " blocks";
+    }
+};
+
+// dtype: of scales, low-rank operands, bias, gate and residual.
+TileChoice choose_gemm_w4a4_tile(int m, int n);
+void gemm_w4a4(const GemmArguments& arguments, bool act_unsigned, Dtype dtype, Stream stream);
+
+TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented);
+void gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream);
+
+}  // namespace halfbyte

@@ -1,0 +1,106 @@
+"""Tiled matrix products and their epilogues on the compiled kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .operands import ACTIVATION_CODE, DTYPE_CODE, GLU_CODE, addresses, dense, one_half_dtype, stream_of
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows the product in the same kernel; see `ops.epilogues`."""
+
+    activation: str = "none"
+    glu: str = "none"
+    gate: Tensor | None = None
+    residual: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """The operands of one product: codes [M, row_bytes] and [N, row_bytes] with their scales, and what is added."""
+
+    qx: Tensor
+    ascales: Tensor
+    qweight: Tensor
+    wscales: Tensor
+    wtscale: Tensor | None
+    low_rank_act: Tensor
+    proj_up: Tensor
+    bias: Tensor | None
+    out_dtype: torch.dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The 16-bit dtype of everything that is neither code nor output."""
+        return self.low_rank_act.dtype
+
+    def reason_against(self, epilogue: Epilogue = Epilogue()) -> str | None:
+        out_dtype = None if self.out_dtype == torch.float32 else self.out_dtype
+        bias, residual, gate = (None if t is None else t.dtype for t in (self.bias, epilogue.residual, epilogue.gate))
+        companions = {"low_rank_act": self.low_rank_act.dtype, "proj_up": self.proj_up.dtype, "bias": bias}
+        if reason := one_half_dtype(**companions, residual=residual, gate=gate, out_dtype=out_dtype):
+            return reason
+        n = self.qweight.shape[0]
+        needed = 8 if epilogue.glu == "none" else 16
+        if n % needed:
+            return f"N must be a multiple of {needed}, got {n}"
+        if self.proj_up.shape[1] % 8:
+            return f"the rank must be a multiple of 8, got {self.proj_up.shape[1]}"
+        if self.qx.shape[1] % 16 or not self.qx.numel():
+            return f"rows of codes must be a multiple of 16 bytes and not empty, got {list(self.qx.shape)}"
+        return None
+
+    def run(self, kernels: ModuleType, name: str, *flags: bool, epilogue: Epilogue = Epilogue()) -> Tensor:
+        """Launch the kernel `name`, which takes the operands, its own flags, the dtype and the stream."""
+        m, row_bytes = self.qx.shape
+        n, rank = self.proj_up.shape
+        out = torch.empty(m, n if epilogue.glu == "none" else n // 2, dtype=self.out_dtype, device=self.qx.device)
+        fields = ("qx", "ascales", "qweight", "wscales", "wtscale", "low_rank_act", "proj_up", "bias")
+        tensors = {field: dense(getattr(self, field)) for field in fields}
+        tensors |= {"gate": dense(epilogue.gate), "residual": dense(epilogue.residual), "out": out}
+        *operands, bias, gate, residual, target = addresses(kernels, **tensors)
+        after = kernels.EpilogueArguments(
+            bias, gate, residual, target, 1 if epilogue.gate is None else m // epilogue.gate.shape[0],
+            DTYPE_CODE[self.out_dtype], ACTIVATION_CODE[epilogue.activation], GLU_CODE[epilogue.glu],
+        )  # fmt: skip
+        segment_bytes = row_bytes // self.ascales.shape[0]
+        arguments = kernels.GemmArguments(*operands, m, self.ascales.shape[1], n, row_bytes, rank, segment_bytes, after)
+        getattr(kernels, name)(arguments, *flags, DTYPE_CODE[self.dtype], stream_of(self.qx))
+        return out
+
+
+def product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype) -> Product:
+    return Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
+
+
+def gemm_w4a4_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, act_unsigned, out_dtype, *epilogue):
+    product = product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype)
+    return product.reason_against(*epilogue) or one_half_dtype(
+        ascales=ascales.dtype, wscales=wscales.dtype, low_rank_act=low_rank_act.dtype
+    )
+
+
+def gemm_w4a4(
+    kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, act_unsigned, out_dtype, epilogue=Epilogue()
+) -> Tensor:
+    product = product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype)
+    return product.run(kernels, "gemm_w4a4", act_unsigned, epilogue=epilogue)
+
+
+def gemm_w8a8_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, *epilogue):
+    product = Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
+    width = qx.shape[1] // ascales.shape[0]
+    if ascales.shape[0] > 1 and width % 64:
+        return f"segments must be a multiple of 64 columns wide, got {width}"
+    return product.reason_against(*epilogue)
+
+
+def gemm_w8a8(kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, epilogue=Epilogue()) -> Tensor:
+    product = Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
+    return product.run(kernels, "gemm_w8a8", qx.dtype == torch.float8_e4m3fn, epilogue=epilogue)

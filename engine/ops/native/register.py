@@ -1,0 +1,57 @@
+"""Which op runs which compiled kernel, and the registration of both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+from torch import Tensor
+
+from ..registry import OPS
+from .architectures import here
+from .fused import with_act, with_act_rejects, with_gate_residual, with_gate_residual_rejects
+from .gemm import gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """file: of csrc/cuda; run(kernels, *args) and rejects(*args) take the op's arguments."""
+
+    file: str
+    run: Callable
+    rejects: Callable
+
+
+def product_kernels(name: str, file: str, run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
+    """The product and its fused ops; count: how many arguments the product takes."""
+    return {
+        name: Kernel(file, run, rejects),
+        f"{name}_act": Kernel(file, with_act(run, count), with_act_rejects(rejects, count)),
+        f"{name}_gate_residual": Kernel(file, with_gate_residual(run, count), with_gate_residual_rejects(rejects, count)),
+    }
+
+
+KERNELS: dict[str, Kernel] = {
+    **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
+    **product_kernels("gemm_w8a8", "sm80_gemm_w8a8", gemm_w8a8, gemm_w8a8_rejects, 8),
+}
+
+
+def implementations(kernels: ModuleType) -> dict[str, Callable]:
+    """Op name -> its function on this extension module."""
+    return {name: partial(kernel.run, kernels) for name, kernel in KERNELS.items()}
+
+
+def cuda_rejects(kernel: Kernel, *args) -> str | None:
+    from . import cuda
+
+    device = next(arg.device for arg in args if isinstance(arg, Tensor))
+    return here(cuda.kernels, kernel.file, device) or kernel.rejects(*args)
+
+
+def register() -> None:
+    for name, kernel in KERNELS.items():
+        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel))
+        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects)
