@@ -1,0 +1,51 @@
+#include "launch.h"
+
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace halfbyte {
+namespace {
+
+constexpr size_t kSharedBytesWithoutAsking = 48 * 1024;
+
+std::string describe(const KernelCall& call) {
+    return std::string(call.name) + ": " + std::to_string(call.grid.x) + " x " + std::to_string(call.grid.y) + " x " +
+           std::to_string(call.grid.z) + " blocks of " + std::to_string(call.threads) + " threads with " +
+           std::to_string(call.shared_bytes) + " bytes of shared memory could not be started";
+}
+
+void check(cudaError_t error, const KernelCall& call) {
+    if (error == cudaSuccess) return;
+    cudaGetLastError();  // or the next launch would report it again
+    throw std::runtime_error(describe(call) + ": " + cudaGetErrorString(error));
+}
+
+void allow_shared_bytes(const KernelCall& call) {
+    static std::mutex mutex;
+    static std::set<std::pair<const void*, int>> allowed;
+    int device = 0;
+    check(cudaGetDevice(&device), call);
+    std::lock_guard<std::mutex> lock(mutex);
+    if (allowed.count({call.kernel, device})) return;
+    int most = 0;
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), call);
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, call.kernel), call);
+    check(cudaFuncSetAttribute(call.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               most - int(attributes.sharedSizeBytes)), call);
+    allowed.insert({call.kernel, device});
+}
+
+}  // namespace
+
+void launch(const KernelCall& call) {
+    if (call.shared_bytes > kSharedBytesWithoutAsking) allow_shared_bytes(call);
+    void* arguments[] = {const_cast<void*>(call.arguments)};
+    check(cudaLaunchKernel(call.kernel, dim3(call.grid.x, call.grid.y, call.grid.z), dim3(call.threads), arguments,
+                           call.shared_bytes, reinterpret_cast<cudaStream_t>(call.stream)), call);
+}
+
+}  // namespace halfbyte
