@@ -52,6 +52,6 @@ PYBIND11_MODULE(HALFBYTE_MODULE, module) {
     module.def("describe_gemm_w8a8_tile",
                [](int m, int n, bool segmented) { return choose_gemm_w8a8_tile(m, n, segmented).describe(); });
 #ifdef HALFBYTE_SIMT
-    simt::bind_simt(module);
+    bind_simt(module);
 #endif
 }

@@ -16,6 +16,8 @@
 #define LAUNCH_BOUNDS(threads, blocks_per_sm)
 #define SHARED_MEMORY(name) uint8_t* name = ::halfbyte::simt::machine.shared
 #define UNROLL
+#define UNROLL_BY(count)
+#define ROLLED
 // The caller's place in the source: a last parameter of everything the shim checks.
 #define SITE , ::halfbyte::simt::Site site = ::halfbyte::simt::Site::current()
 #define ONLY_SITE ::halfbyte::simt::Site site = ::halfbyte::simt::Site::current()
@@ -34,6 +36,9 @@
     extern __shared__ __align__(1024) uint8_t halfbyte_shared_memory[];       \
     uint8_t* name = halfbyte_shared_memory
 #define UNROLL _Pragma("unroll")
+#define AS_PRAGMA(text) _Pragma(#text)
+#define UNROLL_BY(count) AS_PRAGMA(unroll count)
+#define ROLLED _Pragma("unroll 1")
 #define SITE
 #define ONLY_SITE
 
