@@ -41,23 +41,26 @@ DEVICE Words4 float_words(const float (&values)[kVector], int first) {
             ptx::float_bits(values[first + 3])};
 }
 
-// Where a warp lays out 16 rows of its part, so that a thread finds eight neighbouring values. Eight floats of padding keep the
-// eight rows of a fragment column in different banks.
+// Where a warp lays out eight rows of its part, so that a thread finds eight neighbouring values. Eight floats of padding keep the
+// rows of a fragment column in different banks.
 template <class Tile>
 struct Staging {
-    static constexpr int kStride = Tile::kWarpN + 8;
-    static constexpr int kBytes = Tile::kWarps * 16 * kStride * 4;
+    static constexpr int kRows = 8, kStride = Tile::kWarpN + 8;
+    static constexpr int kBytes = Tile::kWarps * kRows * kStride * 4;
     uint8_t* rows;
 
-    DEVICE Staging(uint8_t* shared, int warp) : rows(shared + warp * 16 * kStride * 4) {}
+    DEVICE Staging(uint8_t* shared, int warp) : rows(shared + warp * kRows * kStride * 4) {}
 
     DEVICE uint8_t* at(int row, int column) const { return rows + (row * kStride + column) * 4; }
 
-    DEVICE void put(const float (&fragment)[4], int column, const Place<Tile>& place) const {
-        const Words2 top = {ptx::float_bits(fragment[0]), ptx::float_bits(fragment[1])};
-        const Words2 bottom = {ptx::float_bits(fragment[2]), ptx::float_bits(fragment[3])};
-        ptx::store_shared(at(place.row_in_group, column + 2 * place.quad), top);
-        ptx::store_shared(at(place.row_in_group + 8, column + 2 * place.quad), bottom);
+    // The upper (0) or lower (1) eight rows of a row of fragments.
+    template <int kHalf>
+    DEVICE void put(const float (&fragments)[Tile::kTilesN][4], const Place<Tile>& place) const {
+        UNROLL
+        for (int j = 0; j < Tile::kTilesN; ++j) {
+            const Words2 pair = {ptx::float_bits(fragments[j][2 * kHalf]), ptx::float_bits(fragments[j][2 * kHalf + 1])};
+            ptx::store_shared(at(place.row_in_group, 8 * j + 2 * place.quad), pair);
+        }
     }
 
     DEVICE void get(float (&values)[kVector], int row, int column) const {
@@ -133,21 +136,31 @@ DEVICE void write_tile(const float (&y)[Tile::kTilesM][Tile::kTilesN][4], uint8_
     const Staging<Tile> staging(shared, place.warp);
     const int width = columns.pairs ? columns.pairs : arguments.n;
     const int vectors = (columns.pairs ? Tile::kWarpN / 2 : Tile::kWarpN) / kVector;
-    UNROLL
-    for (int i = 0; i < Tile::kTilesM; ++i) {
+    // Rolled, so that the code of all activations exists once; which fragments are put then takes a comparison.
+    ROLLED
+    for (int part = 0; part < 2 * Tile::kTilesM; ++part) {
         ptx::warp_sync();
         UNROLL
-        for (int j = 0; j < Tile::kTilesN; ++j) staging.put(y[i][j], 8 * j, place);
+        for (int i = 0; i < Tile::kTilesM; ++i) {
+            if (part == 2 * i) {
+                staging.template put<0>(y[i], place);
+                KEEP_APART();
+            }
+            if (part == 2 * i + 1) {
+                staging.template put<1>(y[i], place);
+                KEEP_APART();
+            }
+        }
         ptx::warp_sync();
         ROLLED
-        for (int vector = place.lane; vector < 16 * vectors; vector += 32) {
-            const int row_in_tile = vector / vectors, column_in_warp = vector % vectors * kVector;
-            const int row = place.first_row() + place.warp_row + 16 * i + row_in_tile;
+        for (int vector = place.lane; vector < Staging<Tile>::kRows * vectors; vector += 32) {
+            const int staged_row = vector / vectors, column_in_warp = vector % vectors * kVector;
+            const int row = place.first_row() + place.warp_row + Staging<Tile>::kRows * part + staged_row;
             const int product_column = columns.of(place.warp_column + column_in_warp);
             if (row >= arguments.m || product_column < 0) continue;
             const int column = columns.pairs && product_column >= columns.pairs ? product_column - columns.pairs : product_column;
             float values[kVector];
-            activated<T>(values, staging, row_in_tile, column_in_warp, columns, product_column, epilogue);
+            activated<T>(values, staging, staged_row, column_in_warp, columns, product_column, epilogue);
             add_residual<T>(values, epilogue, row, column, width);
             write_vector<T>(values, epilogue, size_t(row) * width + column);
         }

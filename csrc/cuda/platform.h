@@ -18,6 +18,7 @@
 #define UNROLL
 #define UNROLL_BY(count)
 #define ROLLED
+#define KEEP_APART()
 // The caller's place in the source: a last parameter of everything the shim checks.
 #define SITE , ::halfbyte::simt::Site site = ::halfbyte::simt::Site::current()
 #define ONLY_SITE ::halfbyte::simt::Site site = ::halfbyte::simt::Site::current()
@@ -39,6 +40,8 @@
 #define AS_PRAGMA(text) _Pragma(#text)
 #define UNROLL_BY(count) AS_PRAGMA(unroll count)
 #define ROLLED _Pragma("unroll 1")
+// At the end of branches that read different registers: merged into one, they would index the registers, through local memory.
+#define KEEP_APART() asm volatile("")
 #define SITE
 #define ONLY_SITE
 
