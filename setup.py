@@ -62,10 +62,13 @@ class BuildExtensions(build_ext):
             with ThreadPoolExecutor(JOBS) as pool:
                 objects = [pool.submit(self.compile_object, source, command(source)) for source in sources]
                 extension.extra_objects = [done.result() for done in objects]
+        # Two extensions compile the same bindings with other macros: each has objects of its own.
+        everyone, self.build_temp = self.build_temp, str(Path(self.build_temp) / extension.name)
         super().build_extension(extension)
+        self.build_temp = everyone
 
     def compile_object(self, source: str, command: list[str]) -> str:
-        target = Path(self.build_temp) / command[0] / f"{Path(source).stem}.o"
+        target = Path(self.build_temp) / "kernels" / command[0] / f"{Path(source).stem}.o"
         target.parent.mkdir(parents=True, exist_ok=True)
         stamp, text = target.with_suffix(".command"), " ".join(command)
         newest = max(os.path.getmtime(path) for path in [source, *HEADERS])
@@ -90,9 +93,13 @@ def shim_command(source: str) -> list[str]:
 
 
 def cuda_extension() -> Pybind11Extension:
-    root = Path(shutil.which("nvcc")).resolve().parents[1]
-    root = Path(os.environ.get("CUDA_HOME") or (root if (root / "include").exists() else "/usr/local/cuda"))
-    libraries = next(str(path) for path in (root / "lib64", root / "lib") if (path / "libcudart_static.a").exists())
+    beside_compiler = Path(shutil.which("nvcc")).resolve().parents[1]
+    roots = [Path(root) for root in (os.environ.get("CUDA_HOME"), beside_compiler, "/usr/local/cuda") if root]
+    try:
+        root = next(root for root in roots if (root / "include/cuda_runtime.h").exists())
+        libraries = next(root / name for name in ("lib64", "lib") if (root / name / "libcudart_static.a").exists())
+    except StopIteration:
+        raise SystemExit(f"CUDA_HOME: a toolkit with headers and libcudart_static.a needed, none in {', '.join(map(str, roots))}") from None
     return Pybind11Extension(
         f"{NAME}._cuda",
         ["csrc/cuda/bindings.cpp"],

@@ -3,13 +3,15 @@
 from .calls import BUILDERS, calls_of, outputs_as_floats
 from .inputs import Inputs
 from .limits import LIMITS, Limit, assert_close, format_name, poisoned_empty, relative_rms
-from .shapes import LAYER_SHAPES, ODD_SHAPES, Shape, cropped
+from .schedules import SCHEDULES, schedule
+from .shapes import LAYER_SHAPES, ODD_SHAPES, Shape, cropped, two_tiles
 
 __all__ = [
     "BUILDERS",
     "LAYER_SHAPES",
     "LIMITS",
     "ODD_SHAPES",
+    "SCHEDULES",
     "Inputs",
     "Limit",
     "Shape",
@@ -20,4 +22,6 @@ __all__ = [
     "outputs_as_floats",
     "poisoned_empty",
     "relative_rms",
+    "schedule",
+    "two_tiles",
 ]

@@ -49,3 +49,8 @@ def cropped(shapes: tuple[Shape, ...], m: int, n: int, k: int) -> tuple[Shape, .
     """The shapes cut down to at most m, n, k, for machines without a GPU; those that become equal appear once."""
     small = {(min(s.m, m), min(s.n, n), min(s.k, k)): s.name for s in reversed(shapes)}
     return tuple(Shape(name, *size) for size, name in reversed(small.items()))
+
+
+def two_tiles(shape: Shape, block_m: int, block_n: int) -> Shape:
+    """The shape cut to two tiles of the product and a ragged edge; K stays whole."""
+    return Shape(shape.name, min(shape.m, 2 * block_m + 9), min(shape.n, 2 * block_n + 16), shape.k)
