@@ -16,6 +16,8 @@ DEVICE float bits_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 DEVICE float fma(float a, float b, float c) { return std::fma(a, b, c); }
 DEVICE float divide(float a, float b) { return a / b; }
 DEVICE float reciprocal(float x) { return 1.0f / x; }
+// Within two units in the last place; the device flushes subnormal numbers to zero. For results that do not depend on its last bits.
+DEVICE float reciprocal_approx(float x) { return 1.0f / x; }
 DEVICE float sqrt(float x) { return std::sqrt(x); }
 DEVICE float round_even(float x) { return std::nearbyint(x); }
 DEVICE float exp(float x) { return std::exp(x); }
@@ -27,6 +29,11 @@ DEVICE float bits_float(uint32_t bits) { return __uint_as_float(bits); }
 DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE float divide(float a, float b) { return __fdiv_rn(a, b); }
 DEVICE float reciprocal(float x) { return __frcp_rn(x); }
+DEVICE float reciprocal_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
 DEVICE float round_even(float x) { return rintf(x); }
 DEVICE float exp(float x) { return expf(x); }

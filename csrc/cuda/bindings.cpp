@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "gemm.h"
+#include "quantize.h"
 #ifdef HALFBYTE_SIMT
 #include "simt/simt_bindings.h"
 #endif
@@ -33,6 +34,23 @@ GemmArguments gemm_arguments(Address qx, Address ascales, Address qweight, Addre
             m, padded_m, n, row_bytes, 2 * rank, segment_bytes, epilogue};
 }
 
+QuantizeArguments quantize_arguments(Address x, Address smooth, Address proj_down, Address qx, Address ascales, Address low_rank_act,
+                                     int rows, int padded_rows, int columns, int rank, int segments, float shift, int format) {
+    // Adding -0 leaves every x as it is, and +0 would not: -0 becomes 0, another code.
+    return {at(x), at(smooth), at(proj_down), at(qx), at(ascales), at(low_rank_act),
+            rows, padded_rows, columns, rank, segments, shift == 0 ? -0.0f : shift, ActFormat(format), {}};
+}
+
+NormArguments norm_arguments(Address weight, Address bias, Address mod_scale, Address mod_shift, int rows_per_scale,
+                             int rows_per_shift, float eps, bool centred) {
+    return {at(weight), at(bias), at(mod_scale), at(mod_shift), rows_per_scale, rows_per_shift, eps, centred};
+}
+
+GroupNormArguments group_norm_arguments(Address weight, Address bias, Address workspace, int batch, int pixels, int groups,
+                                        float eps, bool silu) {
+    return {at(weight), at(bias), at<float>(workspace), batch, pixels, groups, eps, silu};
+}
+
 }  // namespace
 }  // namespace halfbyte
 
@@ -51,6 +69,23 @@ PYBIND11_MODULE(HALFBYTE_MODULE, module) {
     module.def("describe_gemm_w4a4_tile", [](int m, int n) { return choose_gemm_w4a4_tile(m, n).describe(); });
     module.def("describe_gemm_w8a8_tile",
                [](int m, int n, bool segmented) { return choose_gemm_w8a8_tile(m, n, segmented).describe(); });
+    py::class_<QuantizeArguments>(module, "QuantizeArguments").def(py::init(&quantize_arguments));
+    py::class_<NormArguments>(module, "NormArguments").def(py::init(&norm_arguments));
+    py::class_<GroupNormArguments>(module, "GroupNormArguments").def(py::init(&group_norm_arguments));
+    module.def("quantize_act", [](const QuantizeArguments& arguments, int dtype, Stream stream) {
+        quantize_act(arguments, Dtype(dtype), stream);
+    });
+    module.def("norm_quantize", [](const QuantizeArguments& arguments, const NormArguments& norm, int dtype, Stream stream) {
+        norm_quantize(arguments, norm, Dtype(dtype), stream);
+    });
+    module.def("group_norm_quantize",
+               [](const QuantizeArguments& arguments, const GroupNormArguments& norm, int dtype, Stream stream) {
+                   group_norm_quantize(arguments, norm, Dtype(dtype), stream);
+               });
+    module.def("group_norm_workspace_floats", &group_norm_workspace_floats);
+    module.def("describe_quantize_tile", [](int rows, int columns, int rank, int segments, bool four_bits, bool row_statistics) {
+        return choose_quantize_tile({rows, columns, rank, segments, four_bits, row_statistics}).describe();
+    });
 #ifdef HALFBYTE_SIMT
     bind_simt(module);
 #endif

@@ -10,6 +10,9 @@ import torch
 CAPABILITIES = {
     "sm80_gemm_w4a4": ((8, 0), (9, 0)),
     "sm80_gemm_w8a8": ((8, 0), (12, 1)),
+    "smxx_quantize_act": ((8, 0), (12, 1)),
+    "smxx_norm_quantize": ((8, 0), (12, 1)),
+    "smxx_group_norm_quantize": ((8, 0), (12, 1)),
 }
 FIRST_FP8 = (8, 9)
 

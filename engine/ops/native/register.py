@@ -13,6 +13,14 @@ from ..registry import OPS
 from .architectures import here
 from .fused import with_act, with_act_rejects, with_gate_residual, with_gate_residual_rejects
 from .gemm import gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
+from .quantize import (
+    group_norm_silu_quantize,
+    group_norm_silu_quantize_rejects,
+    norm_quantize,
+    norm_quantize_rejects,
+    quantize_act,
+    quantize_act_rejects,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ def product_kernels(name: str, file: str, run: Callable, rejects: Callable, coun
 KERNELS: dict[str, Kernel] = {
     **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
     **product_kernels("gemm_w8a8", "sm80_gemm_w8a8", gemm_w8a8, gemm_w8a8_rejects, 8),
+    "quantize_act": Kernel("smxx_quantize_act", quantize_act, quantize_act_rejects),
+    "norm_quantize": Kernel("smxx_norm_quantize", norm_quantize, norm_quantize_rejects),
+    "group_norm_silu_quantize": Kernel(
+        "smxx_group_norm_quantize", group_norm_silu_quantize, group_norm_silu_quantize_rejects
+    ),
 }
 
 

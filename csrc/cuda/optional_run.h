@@ -1,0 +1,46 @@
+// A thread's 16 columns of an operand that may be absent.
+#pragma once
+
+#include "packed_run.h"
+
+namespace halfbyte {
+
+template <class T>
+struct OptionalRun {
+    const T* source;  // or null
+    uint32_t words[8];
+
+    DEVICE explicit OptionalRun(const void* source) : source(static_cast<const T*>(source)) {}
+
+    DEVICE void load(size_t offset) {
+        if (source) load_words(source + offset, words);
+    }
+
+    // operation(value, the run's element) for each value, if the operand is there.
+    template <class Operation>
+    DEVICE void apply(float (&values)[kRun], Operation operation) const {
+        if (!source) return;
+        float elements[kRun];
+        unpack_run<T>(words, elements);
+        UNROLL
+        for (int i = 0; i < kRun; ++i) values[i] = operation(values[i], elements[i]);
+    }
+};
+
+// As OptionalRun, of a matrix with one row for every `rows_each` rows of x.
+template <class T>
+struct OptionalRowRun {
+    OptionalRun<T> run;
+    int rows_each;
+    int loaded_row = -1;
+
+    DEVICE OptionalRowRun(const void* source, int rows_each) : run(source), rows_each(rows_each) {}
+
+    DEVICE void load(int row, int columns, int column) {
+        if (!run.source || row / rows_each == loaded_row) return;
+        loaded_row = row / rows_each;
+        run.load(size_t(loaded_row) * columns + column);
+    }
+};
+
+}  // namespace halfbyte

@@ -1,0 +1,137 @@
+// Quantizing 16 consecutive columns of one row, held by one thread: a whole nvfp4 block, a quarter of an int4 group.
+// Bit for bit what engine/formats computes.
+#pragma once
+
+#include "packed_run.h"
+#include "quantize_arguments.h"
+
+namespace halfbyte {
+
+DEVICE bool is_nan(float x) { return x != x; }
+DEVICE uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+DEVICE float clamp(float x, float bound) { return x > bound ? bound : x < -bound ? -bound : x; }
+
+// The bits of the largest magnitude. Compared as integers a NaN exceeds infinity, so none is lost.
+DEVICE uint32_t peak_bits(const float (&values)[kRun]) {
+    uint32_t peak = 0;
+    UNROLL
+    for (int i = 0; i < kRun; ++i) peak = larger(peak, ptx::float_bits(values[i]) & 0x7fffffffu);
+    return peak;
+}
+
+// The correctly rounded quotient, as long as nothing here leaves the range of normal floats; `reciprocal` is that of `divisor`,
+// rounded to nearest. Source: Markstein, Computation of elementary functions on the IBM RISC System/6000, 1990, theorem 8.
+DEVICE float quotient(float x, float divisor, float reciprocal) {
+    float estimate = x * reciprocal;
+    return ptx::fma(ptx::fma(-estimate, divisor, x), reciprocal, estimate);
+}
+
+template <class Scale>
+constexpr float kLargest = 0x1.fffffep127f;
+template <>
+inline constexpr float kLargest<Half> = 65504.0f;
+template <>
+inline constexpr float kLargest<Bfloat> = 0x1.fep127f;
+
+// formats.scaling.scale_from_peak, rounded to Scale (Half, Bfloat or float).
+template <class Scale>
+struct ScaleRule {
+    float largest_code, limit;
+
+    DEVICE explicit ScaleRule(float largest_code)
+        : largest_code(largest_code), limit(ptx::divide(kLargest<float>, largest_code + 1)) {
+        if (kLargest<Scale> < limit) limit = kLargest<Scale>;
+    }
+
+    DEVICE float operator()(float peak) const {
+        float scale = ptx::divide(peak, largest_code);
+        scale = ptx::to_float(ptx::from_float<Scale>(scale > limit ? limit : scale));
+        return scale == 0 ? 1.0f : scale;
+    }
+};
+
+// values / scale, exact to the last bit where it is not rounded to zero afterwards, and clamped to +-bound unless |values| <= peak
+// shows that this is not needed. `scale` must not be NaN.
+DEVICE void divide_by_scale(float (&values)[kRun], float peak, float scale, float bound) {
+    bool ordinary = scale >= 0x1p-70f && scale <= 0x1p70f && peak <= (bound + 0.25f) * scale;
+    if (!ordinary) {
+        float towards_one = scale < 0x1p-70f ? 0x1p100f : scale > 0x1p70f ? 0x1p-100f : 1.0f;
+        scale *= towards_one;
+        UNROLL
+        for (int i = 0; i < kRun; ++i) values[i] = clamp(values[i] * towards_one, bound * scale);
+    }
+    float reciprocal = ptx::reciprocal(scale);
+    UNROLL
+    for (int i = 0; i < kRun; ++i) values[i] = quotient(values[i], scale, reciprocal);
+}
+
+// Half to even, in the low bits: 1.5 * 2^23 leaves a float's last bit the weight of one.
+DEVICE uint32_t rounded_bits(float x) { return ptx::float_bits(x + 0x1.8p23f); }
+
+DEVICE float largest_code(ActFormat format) {
+    return format == ActFormat::kInt4 ? 7.0f : format == ActFormat::kUint4 ? 15.0f : format == ActFormat::kInt8 ? 127.0f : 448.0f;
+}
+
+// Codes of values for a scale known already, in the low 2 (int4) or 4 words; every format but nvfp4. `peak` is that of all values
+// the scale was taken from, 0 when the scale has not been rounded. Unsigned values must not be negative.
+DEVICE void quantize_run(float (&values)[kRun], ActFormat format, float peak, float scale, uint32_t (&words)[4]) {
+    words[0] = words[1] = words[2] = words[3] = format == ActFormat::kFp8 && is_nan(scale) ? 0x7f7f7f7fu : 0u;
+    if (is_nan(scale)) return;
+    divide_by_scale(values, peak, scale, largest_code(format));
+    if (format == ActFormat::kFp8) {
+        UNROLL
+        for (int i = 0; i < kRun; ++i) words[i / 4] |= uint32_t(ptx::to_e4m3(values[i])) << (i % 4 * 8);
+    } else if (format == ActFormat::kInt8) {
+        UNROLL
+        for (int i = 0; i < kRun; ++i) words[i / 4] |= (rounded_bits(values[i]) & 0xffu) << (i % 4 * 8);
+    } else {
+        UNROLL
+        for (int i = 0; i < kRun; ++i) words[i / 8] |= (rounded_bits(values[i]) & 0xfu) << (i % 8 * 4);
+    }
+}
+
+// One candidate for an nvfp4 block: codes for a scale that maps the peak to `target`.
+struct Nvfp4Block {
+    uint32_t words[2];
+    uint8_t scale;
+};
+
+DEVICE Nvfp4Block round_nvfp4(const float (&values)[kRun], float peak, float target) {
+    Nvfp4Block block{};
+    float scale = ptx::divide(peak, target);
+    block.scale = ptx::to_e4m3(scale < 0x1p-9f ? 0x1p-9f : scale);
+    if (is_nan(scale)) return block;
+    float quotients[kRun];
+    UNROLL
+    for (int i = 0; i < kRun; ++i) quotients[i] = values[i];
+    divide_by_scale(quotients, peak, ptx::from_e4m3(block.scale), 8.0f);
+    UNROLL
+    for (int i = 0; i < kRun; ++i) block.words[i / 8] |= uint32_t(ptx::to_e2m1(quotients[i])) << (i % 8 * 4);
+    return block;
+}
+
+DEVICE float squared_error(const float (&values)[kRun], const Nvfp4Block& block) {
+    float sum = 0, scale = ptx::from_e4m3(block.scale);
+    UNROLL
+    for (int i = 0; i < kRun; ++i) {
+        float difference = ptx::from_e2m1(block.words[i / 8] >> (i % 8 * 4)) * scale - values[i];
+        sum += difference * difference;
+    }
+    return sum;
+}
+
+// The outer scale is 1; `peak` is that of the values.
+DEVICE Nvfp4Block quantize_nvfp4(const float (&values)[kRun], float peak, bool four_over_six) {
+    if (!four_over_six) return round_nvfp4(values, peak, 6.0f);
+    Nvfp4Block best{};
+    float least = 0;
+    ROLLED
+    for (int i = 0; i < 2; ++i) {
+        Nvfp4Block block = round_nvfp4(values, peak, i == 0 ? 6.0f : 4.0f);
+        float error = squared_error(values, block);
+        if (i == 0 || error < least) best = block, least = error;
+    }
+    return best;
+}
+
+}  // namespace halfbyte
