@@ -21,9 +21,19 @@ T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
+// Adding -0 leaves every value as it is, and +0 would not: -0 becomes 0, another code.
+float exact_shift(float shift) { return shift == 0 ? -0.0f : shift; }
+
 EpilogueArguments epilogue_arguments(Address bias, Address gate, Address residual, Address out, int rows_per_gate, int out_dtype,
-                                     int activation, int glu) {
-    return {at(bias), at(gate), at(residual), at(out), rows_per_gate, Dtype(out_dtype), Activation(activation), Glu(glu)};
+                                     int activation, int glu, const NextLayerArguments& next) {
+    return {at(bias), at(gate), at(residual), at(out), rows_per_gate, Dtype(out_dtype), Activation(activation), Glu(glu), next};
+}
+
+NextLayerArguments next_layer_arguments(Address smooth, Address proj_down, Address qx, Address ascales, Address partials,
+                                        Address low_rank_act, int padded_rows, int columns, int rank, int scale_columns,
+                                        float shift, int format) {
+    return {at(smooth), at(proj_down), at(qx),  at(ascales),   at<float>(partials), at(low_rank_act),
+            padded_rows, columns,      rank, scale_columns, exact_shift(shift),  ActFormat(format)};
 }
 
 GemmArguments gemm_arguments(Address qx, Address ascales, Address qweight, Address wscales, Address wtscale, Address low_rank_act,
@@ -36,9 +46,8 @@ GemmArguments gemm_arguments(Address qx, Address ascales, Address qweight, Addre
 
 QuantizeArguments quantize_arguments(Address x, Address smooth, Address proj_down, Address qx, Address ascales, Address low_rank_act,
                                      int rows, int padded_rows, int columns, int rank, int segments, float shift, int format) {
-    // Adding -0 leaves every x as it is, and +0 would not: -0 becomes 0, another code.
     return {at(x), at(smooth), at(proj_down), at(qx), at(ascales), at(low_rank_act),
-            rows, padded_rows, columns, rank, segments, shift == 0 ? -0.0f : shift, ActFormat(format), {}};
+            rows, padded_rows, columns, rank, segments, exact_shift(shift), ActFormat(format), {}};
 }
 
 NormArguments norm_arguments(Address weight, Address bias, Address mod_scale, Address mod_shift, int rows_per_scale,
@@ -58,6 +67,7 @@ PYBIND11_MODULE(HALFBYTE_MODULE, module) {
     using namespace halfbyte;
     module.doc() = "GPU kernels of halfbyte on raw addresses";
     module.attr("architectures") = HALFBYTE_ARCHITECTURES;
+    py::class_<NextLayerArguments>(module, "NextLayerArguments").def(py::init([] { return NextLayerArguments{}; })).def(py::init(&next_layer_arguments));
     py::class_<EpilogueArguments>(module, "EpilogueArguments").def(py::init(&epilogue_arguments));
     py::class_<GemmArguments>(module, "GemmArguments").def(py::init(&gemm_arguments));
     module.def("gemm_w4a4", [](const GemmArguments& arguments, bool act_unsigned, int dtype, Stream stream) {
@@ -66,9 +76,10 @@ PYBIND11_MODULE(HALFBYTE_MODULE, module) {
     module.def("gemm_w8a8", [](const GemmArguments& arguments, bool e4m3, int dtype, Stream stream) {
         gemm_w8a8(arguments, e4m3, Dtype(dtype), stream);
     });
-    module.def("describe_gemm_w4a4_tile", [](int m, int n) { return choose_gemm_w4a4_tile(m, n).describe(); });
-    module.def("describe_gemm_w8a8_tile",
-               [](int m, int n, bool segmented) { return choose_gemm_w8a8_tile(m, n, segmented).describe(); });
+    py::class_<TileChoice>(module, "TileChoice").def_readonly("block_n", &TileChoice::block_n).def("__str__", &TileChoice::describe);
+    module.def("choose_gemm_w4a4_tile", &choose_gemm_w4a4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
+    module.def("choose_gemm_w8a8_tile", &choose_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("segmented") = false,
+               py::arg("quantized") = false);
     py::class_<QuantizeArguments>(module, "QuantizeArguments").def(py::init(&quantize_arguments));
     py::class_<NormArguments>(module, "NormArguments").def(py::init(&norm_arguments));
     py::class_<GroupNormArguments>(module, "GroupNormArguments").def(py::init(&group_norm_arguments));

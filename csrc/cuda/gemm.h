@@ -20,11 +20,11 @@ struct TileChoice {
     }
 };
 
-// dtype: of scales, low-rank operands, bias, gate and residual.
-TileChoice choose_gemm_w4a4_tile(int m, int n);
+// quantized: for the next layer, in the epilogue. dtype: of scales, low-rank operands, bias, gate and residual.
+TileChoice choose_gemm_w4a4_tile(int m, int n, bool quantized);
 void gemm_w4a4(const GemmArguments& arguments, bool act_unsigned, Dtype dtype, Stream stream);
 
-TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented);
+TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented, bool quantized);
 void gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream);
 
 }  // namespace halfbyte

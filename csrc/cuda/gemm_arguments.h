@@ -4,12 +4,27 @@
 #include <cstdint>
 
 #include "dtype.h"
+#include "quantize_arguments.h"
 
 namespace halfbyte {
 
 // Values shared with engine/ops/native/operands.py.
 enum class Activation : int { kNone, kGeluErf, kGeluTanh, kSilu };
 enum class Glu : int { kNone, kValueFirst, kGateFirst };
+
+// The next layer's activations, quantized where they are made. Pointers to the 16-bit dtype unless named otherwise.
+struct NextLayerArguments {
+    const void* smooth;     // [columns], optional
+    const void* proj_down;  // [columns, rank], optional
+    void* qx;               // null: the output is not quantized
+    void* ascales;
+    float* partials;     // [blocks of columns, M, rank]
+    void* low_rank_act;  // [M, rank]
+    int padded_rows, columns, rank;
+    int scale_columns;  // that share one scale
+    float shift;
+    ActFormat format;
+};
 
 // What follows the product of one output tile. bias [N], gate [M / rows_per_gate, N] and residual [M, N] are 16-bit or null.
 struct EpilogueArguments {
@@ -21,6 +36,7 @@ struct EpilogueArguments {
     Dtype out_dtype;
     Activation activation;
     Glu glu;
+    NextLayerArguments next;
 };
 
 // y [M, N] = codes [M, K] @ qweight [N, K]^T, scaled, + low_rank_act [M, R] @ proj_up [N, R]^T.

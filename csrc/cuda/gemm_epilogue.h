@@ -1,7 +1,7 @@
 // From the float32 tile in registers to the output: bias, activation or gated linear unit, gate and residual, one rounding.
 #pragma once
 
-#include "gemm_tile.h"
+#include "gemm_quantize.h"
 
 namespace halfbyte {
 
@@ -134,6 +134,8 @@ DEVICE void write_tile(const float (&y)[Tile::kTilesM][Tile::kTilesN][4], uint8_
                        const Columns<Tile>& columns, const GemmArguments& arguments) {
     const EpilogueArguments& epilogue = arguments.epilogue;
     const Staging<Tile> staging(shared, place.warp);
+    const HiddenTile<Tile> hidden{shared + Staging<Tile>::kBytes};
+    const bool quantized = epilogue.next.qx != nullptr;
     const int width = columns.pairs ? columns.pairs : arguments.n;
     const int vectors = (columns.pairs ? Tile::kWarpN / 2 : Tile::kWarpN) / kVector;
     // Rolled, so that the code of all activations exists once; which fragments are put then takes a comparison.
@@ -155,16 +157,26 @@ DEVICE void write_tile(const float (&y)[Tile::kTilesM][Tile::kTilesN][4], uint8_
         ROLLED
         for (int vector = place.lane; vector < Staging<Tile>::kRows * vectors; vector += 32) {
             const int staged_row = vector / vectors, column_in_warp = vector % vectors * kVector;
-            const int row = place.first_row() + place.warp_row + Staging<Tile>::kRows * part + staged_row;
+            const int row_in_tile = place.warp_row + Staging<Tile>::kRows * part + staged_row, row = place.first_row() + row_in_tile;
             const int product_column = columns.of(place.warp_column + column_in_warp);
-            if (row >= arguments.m || product_column < 0) continue;
+            const bool inside = row < arguments.m && product_column >= 0;
             const int column = columns.pairs && product_column >= columns.pairs ? product_column - columns.pairs : product_column;
-            float values[kVector];
-            activated<T>(values, staging, staged_row, column_in_warp, columns, product_column, epilogue);
-            add_residual<T>(values, epilogue, row, column, width);
-            write_vector<T>(values, epilogue, size_t(row) * width + column);
+            float values[kVector] = {};
+            if (inside) {
+                activated<T>(values, staging, staged_row, column_in_warp, columns, product_column, epilogue);
+                add_residual<T>(values, epilogue, row, column, width);
+            }
+            if (quantized) {
+                const int first = columns.pairs ? place.warp_column / 2 : place.warp_column;
+                ptx::store_shared(hidden.at(row_in_tile, first + column_in_warp), rounded_vector<T>(values));
+            } else if (inside) {
+                write_vector<T>(values, epilogue, size_t(row) * width + column);
+            }
         }
     }
+    if (!quantized) return;
+    ptx::barrier();
+    QuantizeHidden<T, Tile>(arguments, place, hidden).run();
 }
 
 }  // namespace halfbyte

@@ -18,9 +18,11 @@ template <class Math>
 constexpr int kStageBytes = Math::Tile::kCodeBytes + Math::kScaleBytes;
 
 template <class Math>
-constexpr size_t shared_bytes() {
-    const int stages = Math::Tile::kStages * kStageBytes<Math>, staging = Staging<typename Math::Tile>::kBytes;
-    return stages > staging ? stages : staging;
+constexpr size_t shared_bytes(bool quantized) {
+    using Tile = typename Math::Tile;
+    const int stages = Tile::kStages * kStageBytes<Math>;
+    const int outputs = Staging<Tile>::kBytes + (quantized ? HiddenTile<Tile>::kBytes : 0);
+    return stages > outputs ? stages : outputs;
 }
 
 DEVICE int steps_over(int bytes) { return (bytes + kStepBytes - 1) / kStepBytes; }

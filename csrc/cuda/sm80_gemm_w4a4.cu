@@ -30,9 +30,9 @@ void launch_tile(const GemmArguments& arguments, bool act_unsigned, Stream strea
 
 }  // namespace w4a4
 
-TileChoice choose_gemm_w4a4_tile(int m, int n) {
-    return m <= w4a4::kFewRows ? tile_choice_of<Int4Math<w4a4::SmallTile, Half, false, TokenRows>>(m, n)
-                               : tile_choice_of<Int4Math<w4a4::LargeTile, Half, false, TokenRows>>(m, n);
+TileChoice choose_gemm_w4a4_tile(int m, int n, bool quantized) {
+    return m <= w4a4::kFewRows ? tile_choice_of<Int4Math<w4a4::SmallTile, Half, false, TokenRows>>(m, n, quantized)
+                               : tile_choice_of<Int4Math<w4a4::LargeTile, Half, false, TokenRows>>(m, n, quantized);
 }
 
 void gemm_w4a4(const GemmArguments& arguments, bool act_unsigned, Dtype dtype, Stream stream) {

@@ -9,11 +9,16 @@ using LargeTile = GemmTile<256, 128, 4, 2, 4>;
 using SmallTile = GemmTile<64, 64, 2, 2, 4>;
 // Segments keep a second accumulator in registers.
 using SegmentTile = GemmTile<128, 128, 4, 2, 4>;
+// Wide enough for one 8-bit scale of the next layer over 256 of its columns.
+using NextLayerTile = GemmTile<128, 256, 2, 4, 4>;
 constexpr int kFewRows = 128;
 
 template <class T, class Product>
 void launch_tile(const GemmArguments& arguments, Stream stream) {
-    if (arguments.segment_bytes < arguments.row_bytes) {
+    const bool segmented = arguments.segment_bytes < arguments.row_bytes;
+    if (arguments.epilogue.next.qx && !segmented) {
+        launch_gemm<EightBitMath<NextLayerTile, T, Product, false, TokenRows>>("gemm_w8a8", arguments, stream);
+    } else if (segmented) {
         launch_gemm<EightBitMath<SegmentTile, T, Product, true, TokenRows>>("gemm_w8a8", arguments, stream);
     } else if (arguments.m <= kFewRows) {
         launch_gemm<EightBitMath<SmallTile, T, Product, false, TokenRows>>("gemm_w8a8", arguments, stream);
@@ -33,11 +38,12 @@ void launch_product(const GemmArguments& arguments, bool e4m3, Stream stream) {
 
 }  // namespace w8a8
 
-TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented) {
+TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented, bool quantized) {
     using namespace w8a8;
-    if (segmented) return tile_choice_of<EightBitMath<SegmentTile, Half, Int8Product, true, TokenRows>>(m, n);
-    return m <= kFewRows ? tile_choice_of<EightBitMath<SmallTile, Half, Int8Product, false, TokenRows>>(m, n)
-                         : tile_choice_of<EightBitMath<LargeTile, Half, Int8Product, false, TokenRows>>(m, n);
+    if (segmented) return tile_choice_of<EightBitMath<SegmentTile, Half, Int8Product, true, TokenRows>>(m, n, quantized);
+    if (quantized) return tile_choice_of<EightBitMath<NextLayerTile, Half, Int8Product, false, TokenRows>>(m, n, quantized);
+    return m <= kFewRows ? tile_choice_of<EightBitMath<SmallTile, Half, Int8Product, false, TokenRows>>(m, n, quantized)
+                         : tile_choice_of<EightBitMath<LargeTile, Half, Int8Product, false, TokenRows>>(m, n, quantized);
 }
 
 void gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream) {

@@ -8,6 +8,7 @@ from types import ModuleType
 from torch import Tensor
 
 from .gemm import Epilogue
+from .quantize import Quantization
 
 
 def with_act(product: Callable, count: int) -> Callable:
@@ -40,5 +41,21 @@ def with_gate_residual_rejects(product_rejects: Callable, count: int) -> Callabl
     def rejects(*args) -> str | None:
         gate, residual = args[count:]
         return product_rejects(*args[:count], Epilogue(gate=gate, residual=residual))
+
+    return rejects
+
+
+def with_act_quantize(product: Callable, count: int) -> Callable:
+    def run(kernels: ModuleType, *args) -> tuple[Tensor, Tensor, Tensor]:
+        activation, glu, *quantize_args = args[count:]
+        return product(kernels, *args[:count], Epilogue(activation, glu, next=Quantization(*quantize_args)))
+
+    return run
+
+
+def with_act_quantize_rejects(product_rejects: Callable, count: int) -> Callable:
+    def rejects(*args) -> str | None:
+        activation, glu, *quantize_args = args[count:]
+        return product_rejects(*args[:count], Epilogue(activation, glu, next=Quantization(*quantize_args)))
 
     return rejects

@@ -8,17 +8,28 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .next_layer import NextLayer
 from .operands import ACTIVATION_CODE, DTYPE_CODE, GLU_CODE, addresses, dense, one_half_dtype, stream_of
+from .quantize import Quantization
+
+
+# As csrc/cuda chooses its tiles; a test compares.
+FEW_ROWS = 128
+BLOCK_N, W4A4_FEW_ROWS_BLOCK_N, W8A8_NEXT_LAYER_BLOCK_N = 128, 64, 256
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows the product in the same kernel; see `ops.epilogues`."""
+    """What follows the product in the same kernel; see `ops.epilogues`. next: how the output is quantized for the next layer."""
 
     activation: str = "none"
     glu: str = "none"
     gate: Tensor | None = None
     residual: Tensor | None = None
+    next: Quantization | None = None
+
+    def width(self, n: int) -> int:
+        return n if self.glu == "none" else n // 2
 
 
 @dataclass(frozen=True)
@@ -54,43 +65,70 @@ class Product:
             return f"the rank must be a multiple of 8, got {self.proj_up.shape[1]}"
         if self.qx.shape[1] % 16 or not self.qx.numel():
             return f"rows of codes must be a multiple of 16 bytes and not empty, got {list(self.qx.shape)}"
-        return None
+        if epilogue.next is None:
+            return None
+        if self.out_dtype == torch.float32:
+            return "activations of the next layer must be rounded to 16 bits, got float32"
+        hidden_states = torch.empty(self.qx.shape[0], epilogue.width(n), dtype=self.out_dtype, device="meta")
+        return epilogue.next.reason_against(hidden_states)
 
-    def run(self, kernels: ModuleType, name: str, *flags: bool, epilogue: Epilogue = Epilogue()) -> Tensor:
-        """Launch the kernel `name`, which takes the operands, its own flags, the dtype and the stream."""
+    def run(
+        self, kernels: ModuleType, name: str, *flags: bool, epilogue: Epilogue = Epilogue(), block_n: int = 0
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Launch the kernel `name`, which takes the operands, its own flags, the dtype and the stream.
+
+        block_n: columns of its tiles, where the output is quantized.
+        """
         m, row_bytes = self.qx.shape
         n, rank = self.proj_up.shape
-        out = torch.empty(m, n if epilogue.glu == "none" else n // 2, dtype=self.out_dtype, device=self.qx.device)
         fields = ("qx", "ascales", "qweight", "wscales", "wtscale", "low_rank_act", "proj_up", "bias")
         tensors = {field: dense(getattr(self, field)) for field in fields}
-        tensors |= {"gate": dense(epilogue.gate), "residual": dense(epilogue.residual), "out": out}
-        *operands, bias, gate, residual, target = addresses(kernels, **tensors)
+        tensors |= {"gate": dense(epilogue.gate), "residual": dense(epilogue.residual)}
+        next_layer = None
+        if epilogue.next is None:
+            tensors["out"] = torch.empty(m, epilogue.width(n), dtype=self.out_dtype, device=self.qx.device)
+        else:
+            next_layer = NextLayer(epilogue.next, m, epilogue.width(n), -(-n // block_n), self.out_dtype, self.qx.device)
+        given = addresses(kernels, **tensors, **(next_layer.tensors if next_layer else {}))
+        *operands, bias, gate, residual, out = (*given[:10], *(given[10:] if next_layer is None else [0]))
         after = kernels.EpilogueArguments(
-            bias, gate, residual, target, 1 if epilogue.gate is None else m // epilogue.gate.shape[0],
+            bias, gate, residual, out, 1 if epilogue.gate is None else m // epilogue.gate.shape[0],
             DTYPE_CODE[self.out_dtype], ACTIVATION_CODE[epilogue.activation], GLU_CODE[epilogue.glu],
+            next_layer.arguments(kernels, given[10:]) if next_layer else kernels.NextLayerArguments(),
         )  # fmt: skip
         segment_bytes = row_bytes // self.ascales.shape[0]
         arguments = kernels.GemmArguments(*operands, m, self.ascales.shape[1], n, row_bytes, rank, segment_bytes, after)
         getattr(kernels, name)(arguments, *flags, DTYPE_CODE[self.dtype], stream_of(self.qx))
-        return out
+        return tensors["out"] if next_layer is None else next_layer.outputs
 
 
 def product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype) -> Product:
     return Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
 
 
+def next_segments_reject(epilogue: Epilogue, n: int, block_n: int) -> str | None:
+    """8-bit scales of the next layer must come from one tile."""
+    if epilogue.next is None or epilogue.next.format not in ("int8", "fp8"):
+        return None
+    columns, widest = epilogue.width(n) // epilogue.next.segments, epilogue.width(block_n)
+    if columns > widest or columns & (columns - 1):
+        return f"segments of the next layer must be a power of two and at most {widest} columns wide, got {columns}"
+    return None
+
+
 def gemm_w4a4_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, act_unsigned, out_dtype, *epilogue):
     product = product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype)
-    return product.reason_against(*epilogue) or one_half_dtype(
-        ascales=ascales.dtype, wscales=wscales.dtype, low_rank_act=low_rank_act.dtype
-    )
+    scales = one_half_dtype(ascales=ascales.dtype, wscales=wscales.dtype, low_rank_act=low_rank_act.dtype)
+    block_n = W4A4_FEW_ROWS_BLOCK_N if qx.shape[0] <= FEW_ROWS else BLOCK_N
+    return scales or product.reason_against(*epilogue) or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], block_n)
 
 
 def gemm_w4a4(
     kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, act_unsigned, out_dtype, epilogue=Epilogue()
 ) -> Tensor:
     product = product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype)
-    return product.run(kernels, "gemm_w4a4", act_unsigned, epilogue=epilogue)
+    block_n = kernels.choose_gemm_w4a4_tile(qx.shape[0], qweight.shape[0], True).block_n
+    return product.run(kernels, "gemm_w4a4", act_unsigned, epilogue=epilogue, block_n=block_n)
 
 
 def gemm_w8a8_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, *epilogue):
@@ -98,9 +136,11 @@ def gemm_w8a8_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias
     width = qx.shape[1] // ascales.shape[0]
     if ascales.shape[0] > 1 and width % 64:
         return f"segments must be a multiple of 64 columns wide, got {width}"
-    return product.reason_against(*epilogue)
+    block_n = BLOCK_N if ascales.shape[0] > 1 else W8A8_NEXT_LAYER_BLOCK_N
+    return product.reason_against(*epilogue) or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], block_n)
 
 
 def gemm_w8a8(kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, epilogue=Epilogue()) -> Tensor:
     product = Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
-    return product.run(kernels, "gemm_w8a8", qx.dtype == torch.float8_e4m3fn, epilogue=epilogue)
+    block_n = kernels.choose_gemm_w8a8_tile(qx.shape[0], qweight.shape[0], ascales.shape[0] > 1, True).block_n
+    return product.run(kernels, "gemm_w8a8", qx.dtype == torch.float8_e4m3fn, epilogue=epilogue, block_n=block_n)

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from ..registry import OPS
 from .architectures import here
-from .fused import with_act, with_act_rejects, with_gate_residual, with_gate_residual_rejects
+from .fused import (
+    with_act,
+    with_act_quantize,
+    with_act_quantize_rejects,
+    with_act_rejects,
+    with_gate_residual,
+    with_gate_residual_rejects,
+)
 from .gemm import gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
 from .quantize import (
     group_norm_silu_quantize,
@@ -37,6 +44,7 @@ def product_kernels(name: str, file: str, run: Callable, rejects: Callable, coun
     return {
         name: Kernel(file, run, rejects),
         f"{name}_act": Kernel(file, with_act(run, count), with_act_rejects(rejects, count)),
+        f"{name}_act_quantize": Kernel(file, with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)),
         f"{name}_gate_residual": Kernel(file, with_gate_residual(run, count), with_gate_residual_rejects(rejects, count)),
     }
 
