@@ -92,7 +92,7 @@ struct Machine {
     std::string fault_sentence;
 };
 
-inline Machine machine;
+extern Machine machine;
 
 inline unsigned thread_number() { return machine.thread->index.x; }
 inline Warp& current_warp() { return *machine.thread->warp; }

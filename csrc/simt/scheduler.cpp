@@ -12,6 +12,9 @@
 #include "races.h"
 
 namespace halfbyte::simt {
+
+Machine machine;
+
 namespace {
 
 // Not a multiple of 4096, so that the stacks' hot ends do not fall into the same cache sets.
