@@ -20,9 +20,6 @@ DEVICE float reciprocal(float x) { return 1.0f / x; }
 DEVICE float reciprocal_approx(float x) { return 1.0f / x; }
 DEVICE float sqrt(float x) { return std::sqrt(x); }
 DEVICE float round_even(float x) { return std::nearbyint(x); }
-DEVICE float exp(float x) { return std::exp(x); }
-DEVICE float tanh(float x) { return std::tanh(x); }
-DEVICE float erf(float x) { return std::erf(x); }
 #else
 DEVICE uint32_t float_bits(float x) { return __float_as_uint(x); }
 DEVICE float bits_float(uint32_t bits) { return __uint_as_float(bits); }
@@ -36,9 +33,6 @@ DEVICE float reciprocal_approx(float x) {
 }
 DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
 DEVICE float round_even(float x) { return rintf(x); }
-DEVICE float exp(float x) { return expf(x); }
-DEVICE float tanh(float x) { return tanhf(x); }
-DEVICE float erf(float x) { return erff(x); }
 #endif
 
 }  // namespace halfbyte::ptx

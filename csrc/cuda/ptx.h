@@ -2,6 +2,7 @@
 #pragma once
 
 #include "arithmetic.h"
+#include "functions.h"
 #include "numbers.h"
 #include "platform.h"
 #include "ptx_memory.h"

@@ -41,8 +41,12 @@ struct Copy {
 
 enum class State : uint8_t { kWaiting, kReturned };
 
+struct Warp;
+
 struct Thread {
     void* stack_pointer;
+    Warp* warp;
+    unsigned lane;
     Index index;
     State state;  // of a thread that cannot run
     Site site;    // of the rendezvous that it waits at
@@ -52,9 +56,10 @@ struct Thread {
 };
 
 struct Warp {
+    Thread* threads;   // of its 32 lanes
     uint32_t ready;    // one bit per lane
     uint32_t arrived;  // at the collective
-    int last_lane;
+    unsigned last_lane;
     const char* operation;
     Site site;
     void* arguments[32];
@@ -87,10 +92,10 @@ struct Machine {
     std::string fault_sentence;
 };
 
-inline Machine machine;
+extern Machine machine;
 
 inline unsigned thread_number() { return machine.thread->index.x; }
-inline Warp& current_warp() { return machine.warps[thread_number() / 32]; }
+inline Warp& current_warp() { return *machine.thread->warp; }
 
 // Ends the launch: launch() throws a Fault whose sentence names the kernel, the site, the running thread and `what`.
 [[noreturn]] void fault(Site site, const std::string& what);

@@ -6,6 +6,9 @@
 #include "races.h"
 
 namespace halfbyte::simt {
+
+uintptr_t recent_begin = 0, recent_end = 0;
+
 namespace {
 
 std::vector<Range> ranges;

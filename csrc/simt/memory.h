@@ -20,7 +20,7 @@ void register_memory(std::vector<Range> ranges);
 enum Access { kLoad, kReadonlyLoad, kStore };
 
 // The range of the last access, tried first.
-inline uintptr_t recent_begin = 0, recent_end = 0;
+extern uintptr_t recent_begin, recent_end;
 
 void check_global_slowly(const void* global, size_t bytes, Access access, Site site);
 void check_shared_slowly(const void* shared, size_t bytes, Access access, Site site);

@@ -40,6 +40,8 @@ struct Byte {
 
 std::vector<Byte> bytes_of_block;
 
+constexpr const char* kAccessNames[] = {"load", "read-only load", "store"};
+
 // The page's bytes written in this launch; block 0 is none.
 struct GlobalWrite {
     uint64_t block = 0;
@@ -51,8 +53,6 @@ std::unordered_map<uintptr_t, std::unique_ptr<std::array<GlobalWrite, kPageBytes
 uint64_t block_number() {
     return 1 + machine.block.x + machine.grid.x * (machine.block.y + uint64_t(machine.grid.y) * machine.block.z);
 }
-
-std::string by(const Moment& moment) { return "by thread " + std::to_string(moment.thread) + " at " + describe(moment.site); }
 
 const char* missing(const Moment& earlier, const Moment& later) {
     return same_warp(earlier, later) ? ", with no barrier or warp_sync between them" : ", with no barrier between them";
@@ -72,15 +72,16 @@ void remember_read(Byte& byte, const Moment& moment) {
 void check_byte(size_t offset, Access access, Site site) {
     Byte& byte = bytes_of_block[offset];
     Moment moment = now(site);
-    std::string what = access == kStore ? "this write of" : "this read of";
-    what += " shared byte " + std::to_string(offset);
-    if (byte.copied_into)
-        fault(site, "race: " + what + " meets the cp.async " + by(byte.write) + ", which its thread has not waited for");
-    if (unordered(byte.write, moment))
-        fault(site, "race: " + what + " meets the write " + by(byte.write) + missing(byte.write, moment));
+    auto race = [&](const char* with, const Moment& earlier, const char* why) {
+        fault(site, std::string("race: this ") + (access == kStore ? "write" : "read") + " of shared byte " +
+                        std::to_string(offset) + " meets the " + with + " by thread " + std::to_string(earlier.thread) + " at " +
+                        describe(earlier.site) + why);
+    };
+    if (byte.copied_into) race("cp.async", byte.write, ", which its thread has not waited for");
+    if (unordered(byte.write, moment)) race("write", byte.write, missing(byte.write, moment));
     if (access == kStore) {
         for (const Moment& read : byte.reads)
-            if (unordered(read, moment)) fault(site, "race: " + what + " meets the read " + by(read) + missing(read, moment));
+            if (unordered(read, moment)) race("read", read, missing(read, moment));
         byte.write = moment;
     } else {
         remember_read(byte, moment);
@@ -98,24 +99,18 @@ void check_shared_race(size_t offset, size_t bytes, Access access, Site site) {
 }
 
 void check_global_race(uintptr_t address, size_t bytes, Access access, const std::string& name, size_t offset, Site site) {
+    const Moment moment = now(site);
     for (size_t i = 0; i < bytes; ++i) {
         auto& page = pages_of_launch[(address + i) / kPageBytes];
-        if (!page) {
-            if (access != kStore) continue;
-            page = std::make_unique<std::array<GlobalWrite, kPageBytes>>();
-        }
+        if (!page) page = std::make_unique<std::array<GlobalWrite, kPageBytes>>();
         GlobalWrite& write = (*page)[(address + i) % kPageBytes];
-        Moment moment = now(site);
         bool same_block = write.block == block_number();
         bool same_thread = same_block && write.moment.thread == moment.thread;
-        std::string place = "byte " + std::to_string(offset + i) + " of " + name;
-        auto by_other = [&] { return by(write.moment) + (same_block ? " of this block" : " of another block"); };
-        if (write.block && access == kStore && !same_thread)
-            fault(site, "race: " + place + " was already stored " + by_other());
-        if (write.block && access == kReadonlyLoad)
-            fault(site, "race: this read-only load of " + place + " meets the store " + by_other());
-        if (write.block && access == kLoad && !same_thread && (!same_block || unordered(write.moment, moment)))
-            fault(site, "race: this load of " + place + " meets the store " + by_other());
+        bool in_order = same_thread || (same_block && !unordered(write.moment, moment));
+        if (write.block && (access == kReadonlyLoad || !(access == kStore ? same_thread : in_order)))
+            fault(site, std::string("race: this ") + kAccessNames[access] + " of byte " + std::to_string(offset + i) + " of " +
+                            name + " meets the store by thread " + std::to_string(write.moment.thread) + " of " +
+                            (same_block ? "this block" : "another block") + " at " + describe(write.moment.site));
         if (access == kStore) write = {block_number(), moment};
     }
 }

@@ -12,6 +12,9 @@
 #include "races.h"
 
 namespace halfbyte::simt {
+
+Machine machine;
+
 namespace {
 
 // Not a multiple of 4096, so that the stacks' hot ends do not fall into the same cache sets.
@@ -28,15 +31,15 @@ uint8_t* stacks() {
     return memory;
 }
 
-void resume(void** save, Warp& warp, int lane) {
+void resume(void** save, Warp& warp, unsigned lane) {
     warp.last_lane = lane;
-    machine.thread = &machine.threads[(&warp - machine.warps.data()) * 32 + lane];
+    machine.thread = warp.threads + lane;
     switch_stacks(save, machine.thread->stack_pointer);
 }
 
 // The next lane that can run, in turn.
-int next_lane(const Warp& warp) {
-    int start = (warp.last_lane + 1) % 32;
+unsigned next_lane(const Warp& warp) {
+    unsigned start = (warp.last_lane + 1) % 32;
     return (start + std::countr_zero(std::rotr(warp.ready, start))) % 32;
 }
 
@@ -57,7 +60,12 @@ void wait_at(const char* operation, Site site, Warp& warp) {
     thread.state = State::kWaiting;
     thread.operation = operation;
     thread.site = site;
-    warp.ready &= ~(1u << thread_number() % 32);
+    warp.ready &= ~(1u << machine.thread->lane);
+}
+
+bool same_place(Site a, Site b) {
+    bool same_file = a.file_name() == b.file_name() || !std::strcmp(a.file_name(), b.file_name());
+    return same_file && a.line() == b.line();
 }
 
 void thread_main() {
@@ -65,7 +73,7 @@ void thread_main() {
     body.run_thread(body.kernel, body.arguments);
     Warp& warp = current_warp();
     machine.thread->state = State::kReturned;
-    warp.ready &= ~(1u << thread_number() % 32);
+    warp.ready &= ~(1u << machine.thread->lane);
     ++machine.returned;
     suspend(warp);
     __builtin_unreachable();
@@ -76,15 +84,18 @@ void start_block(int threads, std::mt19937_64& random) {
     machine.warps.resize(threads / 32);
     for (int i = 0; i < threads; ++i) {
         Thread& thread = machine.threads[i];
+        thread.warp = &machine.warps[i / 32];
+        thread.lane = i % 32;
         thread.index = {unsigned(i), 0, 0};
         thread.copies.clear();
         thread.open_group = 0;
         thread.stack_pointer = new_stack(stacks() + kStackBytes * (i + 1), thread_main);
     }
-    for (Warp& warp : machine.warps) {
-        warp = {};
+    for (size_t i = 0; i < machine.warps.size(); ++i) {
+        Warp& warp = machine.warps[i] = {};
+        warp.threads = &machine.threads[32 * i];
         warp.ready = ~0u;
-        warp.last_lane = int(random() % 32);
+        warp.last_lane = random() % 32;
     }
     machine.returned = machine.at_barrier = 0;
     machine.barriers = 1;
@@ -167,12 +178,11 @@ void barrier(Site site) {
 
 void** enter_collective(void* lane, const char* operation, Site site) {
     Warp& warp = current_warp();
-    unsigned number = thread_number() % 32;
+    unsigned number = machine.thread->lane;
     if (!warp.arrived) {
         warp.operation = operation;
         warp.site = site;
-    } else if (warp.site.line() != site.line() || warp.operation != operation ||
-               std::strcmp(warp.site.file_name(), site.file_name())) {
+    } else if (warp.operation != operation || !same_place(warp.site, site)) {
         fault(site, std::string("divergence: this lane came to ") + operation + " while others of its warp wait in " +
                         warp.operation + " at " + describe(warp.site));
     }
