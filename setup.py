@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext, naive_recompile
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import find_packages, setup
 
 NAME = "halfbyte"
@@ -51,6 +51,11 @@ def gpus_found(every: list[str]) -> list[str]:
     return sorted(found)
 
 
+def is_stale(target: str, source: str) -> bool:
+    """Whether an object must be compiled again: its source or any header is newer."""
+    return not os.path.exists(target) or any(os.path.getmtime(path) > os.path.getmtime(target) for path in [source, *HEADERS])
+
+
 class BuildExtensions(build_ext):
     """Compiles each .cu file to one object, with nvcc for all its architectures or with g++ for the host shim, before linking."""
 
@@ -71,8 +76,7 @@ class BuildExtensions(build_ext):
         target = Path(self.build_temp) / "kernels" / command[0] / f"{Path(source).stem}.o"
         target.parent.mkdir(parents=True, exist_ok=True)
         stamp, text = target.with_suffix(".command"), " ".join(command)
-        newest = max(os.path.getmtime(path) for path in [source, *HEADERS])
-        if not (target.exists() and stamp.exists() and stamp.read_text() == text and target.stat().st_mtime > newest):
+        if is_stale(str(target), source) or not stamp.exists() or stamp.read_text() != text:
             subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
             stamp.write_text(text)
         return str(target)
@@ -139,7 +143,7 @@ if wanted_architectures():
 if os.environ.get("HALFBYTE_SIMT") == "1":
     extensions.append(simt_extension())
 
-with ParallelCompile("HALFBYTE_BUILD_JOBS", needs_recompile=naive_recompile):
+with ParallelCompile("HALFBYTE_BUILD_JOBS", needs_recompile=is_stale):
     setup(
         package_dir=FOLDERS,
         packages=[f"{package}.{sub}".rstrip(".") for package, folder in FOLDERS.items() for sub in ["", *find_packages(folder)]],

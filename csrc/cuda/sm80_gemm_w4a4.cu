@@ -8,7 +8,8 @@ namespace w4a4 {
 using LargeTile = GemmTile<256, 128, 4, 2, 3>;
 // Text streams and guidance batches have few tokens: small tiles spread them over the GPU.
 using SmallTile = GemmTile<64, 64, 2, 2, 4>;
-constexpr int kFewRows = 128;
+// An INT4 group of the next layer does not fit a small tile with a gated linear unit.
+inline bool few_rows(int m, bool quantized) { return m <= 128 && !quantized; }
 
 template <class Tile, class T>
 void launch_sign(const GemmArguments& arguments, bool act_unsigned, Stream stream) {
@@ -21,7 +22,7 @@ void launch_sign(const GemmArguments& arguments, bool act_unsigned, Stream strea
 
 template <class T>
 void launch_tile(const GemmArguments& arguments, bool act_unsigned, Stream stream) {
-    if (arguments.m <= kFewRows) {
+    if (few_rows(arguments.m, arguments.epilogue.next.qx)) {
         launch_sign<SmallTile, T>(arguments, act_unsigned, stream);
     } else {
         launch_sign<LargeTile, T>(arguments, act_unsigned, stream);
@@ -31,7 +32,7 @@ void launch_tile(const GemmArguments& arguments, bool act_unsigned, Stream strea
 }  // namespace w4a4
 
 TileChoice choose_gemm_w4a4_tile(int m, int n, bool quantized) {
-    return m <= w4a4::kFewRows ? tile_choice_of<Int4Math<w4a4::SmallTile, Half, false, TokenRows>>(m, n, quantized)
+    return w4a4::few_rows(m, quantized) ? tile_choice_of<Int4Math<w4a4::SmallTile, Half, false, TokenRows>>(m, n, quantized)
                                : tile_choice_of<Int4Math<w4a4::LargeTile, Half, false, TokenRows>>(m, n, quantized);
 }
 

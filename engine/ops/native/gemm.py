@@ -14,8 +14,7 @@ from .quantize import Quantization
 
 
 # As csrc/cuda chooses its tiles; a test compares.
-FEW_ROWS = 128
-BLOCK_N, W4A4_FEW_ROWS_BLOCK_N, W8A8_NEXT_LAYER_BLOCK_N = 128, 64, 256
+BLOCK_N, W8A8_NEXT_LAYER_BLOCK_N = 128, 256
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ def next_segments_reject(epilogue: Epilogue, n: int, block_n: int) -> str | None
 def gemm_w4a4_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, act_unsigned, out_dtype, *epilogue):
     product = product_w4a4(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype)
     scales = one_half_dtype(ascales=ascales.dtype, wscales=wscales.dtype, low_rank_act=low_rank_act.dtype)
-    block_n = W4A4_FEW_ROWS_BLOCK_N if qx.shape[0] <= FEW_ROWS else BLOCK_N
-    return scales or product.reason_against(*epilogue) or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], block_n)
+    return product.reason_against(*epilogue) or scales or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], BLOCK_N)
 
 
 def gemm_w4a4(
