@@ -1,0 +1,79 @@
+"""A cubin to its kernels: instructions, out-of-line subroutines and resources, as NVIDIA's disassemblers print them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .tools import run
+
+BYTES = 16
+RESOURCES = re.compile(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """offset: bytes from the start of the kernel; predicate: such as @!P0, or empty."""
+
+    offset: int
+    opcode: str
+    operands: str
+    predicate: str
+
+    @property
+    def base(self) -> str:
+        return self.opcode.split(".")[0]
+
+    @property
+    def target(self) -> int | None:
+        """The offset that a direct jump names as its last operand."""
+        last = self.operands.rsplit(",", 1)[-1]
+        return int(last, 16) if last.startswith("0x") else None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """name: demangled; subroutines: symbol -> (first, past the last) offset; stack, shared and local in bytes."""
+
+    name: str
+    instructions: tuple[Instruction, ...]
+    subroutines: dict[str, tuple[int, int]]
+    registers: int
+    stack: int
+    shared: int
+    local: int
+
+
+def kernels(cubin: Path) -> list[Kernel]:
+    """Every kernel of the file. Raises ToolMissing without the disassemblers."""
+    resources = {name: tuple(map(int, numbers)) for name, *numbers in RESOURCES.findall(run("cuobjdump", "-res-usage", cubin))}
+    found = []
+    symbols = _symbols(cubin)
+    for section in json.loads(run("nvdisasm", "-json", cubin))[1]:
+        name = section["function-name"]
+        registers, stack, shared, local = resources[name]
+        own = symbols[name][0]
+        subroutines = {other: span for other, (place, span) in symbols.items() if place == own and other != name}
+        instructions = tuple(
+            Instruction(BYTES * i, each["opcode"], each.get("operands", ""), each.get("predicate", ""))
+            for i, each in enumerate(section["sass-instructions"])
+        )
+        found.append(Kernel(demangled(name), instructions, subroutines, registers, stack, shared, local))
+    return found
+
+
+def demangled(symbol: str) -> str:
+    return run("c++filt", symbol).strip()
+
+
+def _symbols(cubin: Path) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Function symbol -> (section, (first, past the last) offset in it)."""
+    symbols = {}
+    for line in run("readelf", "-sW", cubin).splitlines():
+        # An annotation such as [<other>: 10] may stand between visibility and section.
+        if match := re.match(r"\s*\d+: ([0-9a-f]+)\s+(\d+) FUNC .*?(\d+) (\S+)$", line):
+            value, size, section, name = match.groups()
+            symbols[name] = (section, (int(value, 16), int(value, 16) + int(size)))
+    return symbols
