@@ -16,4 +16,4 @@ def cubins(tmp_path_factory) -> Path:
     except ToolMissing as missing:
         pytest.skip(str(missing))
     kept = os.environ.get("HALFBYTE_CACHE_DIR")
-    return Path(kept) / "cubins" if kept else tmp_path_factory.mktemp("cubins")
+    return (Path(kept) if kept else tmp_path_factory.mktemp("cache")) / "cubins"
