@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from halfbyte.testing.sass import GATES, ToolMissing, Verdict, architectures, check
+from halfbyte.testing.sass import GATES, Verdict, architectures, check
 
 SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 HEADINGS = ("arch", "kernel", "registers", "local", "in the loop", "instr.", "per entry", "issue/tensor (modelled)", "gates")
@@ -74,7 +74,7 @@ def main() -> None:
     try:
         for stem, arch in chosen(architectures(SOURCES), options.kernel, options.arch):
             verdicts += check(SOURCES / f"{stem}.cu", arch, GATES)
-    except (ToolMissing, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         sys.exit(str(error))
     table = Table(*HEADINGS, box=None, pad_edge=False)
     for verdict in verdicts:

@@ -73,7 +73,7 @@ def _symbols(cubin: Path) -> dict[str, tuple[str, tuple[int, int]]]:
     symbols = {}
     for line in run("readelf", "-sW", cubin).splitlines():
         # An annotation such as [<other>: 10] may stand between visibility and section.
-        if match := re.match(r"\s*\d+: ([0-9a-f]+)\s+(\d+) FUNC .*?(\d+) (\S+)$", line):
+        if match := re.match(r"\s*\d+: ([0-9a-f]+)\s+(\w+) FUNC .*?(\d+) (\S+)$", line):
             value, size, section, name = match.groups()
-            symbols[name] = (section, (int(value, 16), int(value, 16) + int(size)))
+            symbols[name] = (section, (int(value, 16), int(value, 16) + int(size, 0)))
     return symbols
