@@ -35,7 +35,8 @@ def check(source: Path, arch: str, gates: Iterable[Gate], folder: Path | None = 
     for kernel in kernels(cubin(source, arch, folder)):
         own = [gate for gate in gates if re.search(gate.kernel, kernel.name)]
         unused = [gate for gate in unused if gate not in own]
-        seen = report(kernel, arch, next((gate.opcode for gate in own if gate.opcode), ""))
+        loop_gate = next((gate for gate in own if gate.opcode), Gate("", "", ()))
+        seen = report(kernel, arch, loop_gate.opcode, loop_gate.inner_iterations)
         verdicts.append(Verdict(seen, tuple(_failures(seen, own))))
     if unused:
         raise ValueError(f"{source.name} for sm_{arch}: a kernel whose name matches {unused[0].kernel!r} is needed, and there is none")

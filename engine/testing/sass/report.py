@@ -15,7 +15,7 @@ LANES = 32
 
 @dataclass(frozen=True)
 class SteadyLoop:
-    """One iteration of the innermost loop with the matrix instructions, per warp.
+    """One iteration of the loop that a warp spends its time in.
 
     matrix: opcode -> count; classes: class -> count; entries: accumulator entries of a thread that one step of K updates;
     depth: 1 unless another loop, whose instructions are not counted, is around it; ratio: modelled, see issue_over_tensor.
@@ -47,10 +47,12 @@ class Report:
     loop: SteadyLoop | None
 
 
-def report(kernel: Kernel, arch: str, opcode: str = "") -> Report:
-    """Read a kernel; the loop is the one with the most matrix instructions whose opcode starts with `opcode`, if any does.
+def report(kernel: Kernel, arch: str, opcode: str = "", inner_iterations: int = 1) -> Report:
+    """Read a kernel.
 
-    Raises ValueError for a matrix instruction of unknown shape.
+    The loop is the innermost one with the most multiply-adds among those with a matrix opcode that starts with `opcode`, if any has;
+    with inner_iterations > 1 it is the loop around that, in which the inner one runs so many times. Raises ValueError for a matrix
+    instruction of unknown shape.
     """
     return Report(
         name=kernel.name,
@@ -60,17 +62,22 @@ def report(kernel: Kernel, arch: str, opcode: str = "") -> Report:
         spills=sum(kind(each.base) == "local" for each in kernel.instructions),
         stack=kernel.stack + kernel.local,
         matrix=_matrix(kernel.instructions),
-        loop=_steady_loop(Flow(kernel), arch, opcode),
+        loop=_steady_loop(Flow(kernel), arch, opcode, inner_iterations),
     )
 
 
-def _steady_loop(flow: Flow, arch: str, opcode: str) -> SteadyLoop | None:
-    loops = [(loop, flow.instructions(loop)) for loop in flow.loops()]
-    loops = [(loop, issued) for loop, issued in loops if _matrix(issued) and _innermost(loop, loops)]
-    wanted = [(loop, issued) for loop, issued in loops if any(each.startswith(opcode) for each in _matrix(issued))] or loops
+def _steady_loop(flow: Flow, arch: str, opcode: str, inner_iterations: int) -> SteadyLoop | None:
+    every = [(loop, flow.instructions(loop)) for loop in flow.loops()]
+    innermost = [(loop, issued) for loop, issued in every if _matrix(issued) and _innermost(loop, every)]
+    wanted = [(loop, issued) for loop, issued in innermost if any(each.startswith(opcode) for each in _matrix(issued))] or innermost
     if not wanted:
         return None
     loop, issued = max(wanted, key=lambda pair: (_products(_matrix(pair[1])), len(pair[1])))
+    around = [pair for pair in every if loop.blocks < pair[0].blocks]
+    if inner_iterations > 1 and around:
+        inner = issued
+        loop, issued = min(around, key=lambda pair: len(pair[0].blocks))
+        issued = issued + inner * (inner_iterations - 1)
     matrix = _matrix(issued)
     counted = Counter({each: count for each, count in matrix.items() if each.startswith(opcode)}) or matrix
     step = max(matrix_shape(each)[2] for each in counted)

@@ -38,8 +38,9 @@ def tool(name: str) -> str:
 
 
 def run(name: str, *arguments: str | Path) -> str:
-    """What the program prints. Raises ToolMissing, and RuntimeError with what it complained of when it fails."""
+    """What the program prints. Raises ToolMissing, and RuntimeError with its first lines of complaint when it fails."""
     done = subprocess.run([tool(name), *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{name} {' '.join(map(str, arguments))}: {done.stderr.strip() or done.stdout.strip()}")
+        complaint = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[:10])
+        raise RuntimeError(f"{name} {' '.join(map(str, arguments))}: {complaint}")
     return done.stdout

@@ -122,6 +122,14 @@ def test_the_steady_loop_is_the_innermost_with_the_opcode():
     assert report(found, "80").matrix == {MATRIX: 1, "HMMA.16816.F32": 3}
 
 
+def test_an_inner_loop_of_known_length_is_part_of_the_one_around_it():
+    found = kernel(f"outer: MOV\ninner: {MATRIX}\n@P0 BRA &inner\n@P1 BRA &outer\nEXIT")
+    loop = report(found, "80", "IMMA", inner_iterations=3).loop
+    assert (loop.instructions, loop.matrix, loop.depth, loop.entries) == (2 + 3 * 2, {MATRIX: 3}, 1, 12)
+    unrolled = kernel(f"top: {MATRIX}\n{MATRIX}\n@P0 BRA &top\nEXIT")
+    assert report(unrolled, "80", "IMMA", inner_iterations=2) == report(unrolled, "80", "IMMA")
+
+
 def test_entries_are_of_the_wanted_opcode():
     found = kernel(f"top: {MATRIX}\n{MATRIX}\nHMMA.16816.F32\n@P0 BRA &top\nEXIT")
     assert report(found, "80", "IMMA").loop.per_entry == 4 / 8
