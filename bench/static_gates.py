@@ -43,7 +43,7 @@ def row(verdict: Verdict) -> list[str]:
 
 def short(name: str) -> str:
     """A demangled name without its return type, namespace and parameters."""
-    return name.removeprefix("void ").replace("halfbyte::", "").rsplit("(", 1)[0]
+    return name.removeprefix("void ").replace("halfbyte::", "").replace(" >", ">").rsplit("(", 1)[0]
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
