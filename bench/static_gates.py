@@ -1,7 +1,7 @@
 """Hold every CUDA kernel to its static gates: python bench/static_gates.py [--kernel STEM] [--arch 86] [--json OUT].
 
-Compiles each file of csrc/cuda for each architecture it is built for, reads the machine code, prints a table and exits 1 when a gate
-fails. The issue/tensor column is modelled, not measured. Needs nvcc, cuobjdump and nvdisasm, no GPU.
+Compiles each file of csrc/cuda for each architecture it is built for, reads the machine code, prints a table and exits 1 when a
+gate fails. The issue/tensor column is modelled, not measured. Needs nvcc, cuobjdump and nvdisasm, no GPU.
 """
 
 from __future__ import annotations

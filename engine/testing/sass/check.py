@@ -28,7 +28,10 @@ def architectures(folder: Path) -> dict[str, list[str]]:
 
 
 def check(source: Path, arch: str, gates: Iterable[Gate], folder: Path | None = None) -> list[Verdict]:
-    """One verdict for each kernel of the file. Raises ValueError for a gate that no kernel comes under, and what cubin() raises."""
+    """One verdict for each kernel of the file.
+
+    Raises ValueError for a gate that no kernel comes under, and what cubin() raises.
+    """
     gates = [gate for gate in gates if gate.source == source.stem and arch in gate.archs]
     verdicts = []
     unused = list(gates)
@@ -39,7 +42,7 @@ def check(source: Path, arch: str, gates: Iterable[Gate], folder: Path | None = 
         seen = report(kernel, arch, loop_gate.opcode, loop_gate.inner_iterations)
         verdicts.append(Verdict(seen, tuple(_failures(seen, own))))
     if unused:
-        raise ValueError(f"{source.name} for sm_{arch}: a kernel whose name matches {unused[0].kernel!r} is needed, and there is none")
+        raise ValueError(f"{source.name} for sm_{arch}: a kernel whose name matches {unused[0].kernel!r} needed, got none")
     return verdicts
 
 
@@ -61,7 +64,7 @@ def _loop_failures(seen: Report, gate: Gate) -> list[str]:
         return [f"{gate.opcode} is needed in a loop, got {found}"]
     failures = []
     if loop.depth > gate.max_depth:
-        failures.append(f"at most {gate.max_depth} nested loops are allowed, got {loop.depth}: the outer one's instructions are not counted")
+        failures.append(f"at most {gate.max_depth} nested loops are allowed, got {loop.depth}, of which the innermost was counted")
     if gate.max_per_entry is not None and loop.per_entry > gate.max_per_entry:
         failures.append(f"at most {gate.max_per_entry} instructions per accumulator entry are allowed, got {loop.per_entry:.2f}")
     return failures

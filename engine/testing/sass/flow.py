@@ -67,7 +67,8 @@ class Flow:
 
     def _cut(self, body: list[Instruction]) -> dict[int, list[Instruction]]:
         ends = [each for each in body if self._ends(each)]
-        starts = {body[0].offset, *(each.offset + BYTES for each in ends), *(each.target for each in ends if each.target is not None)}
+        targets = {each.target for each in ends if each.target is not None}
+        starts = {body[0].offset, *(each.offset + BYTES for each in ends), *targets}
         blocks: dict[int, list[Instruction]] = {}
         for each in body:
             if each.offset in starts:

@@ -50,9 +50,9 @@ class Report:
 def report(kernel: Kernel, arch: str, opcode: str = "", inner_iterations: int = 1) -> Report:
     """Read a kernel.
 
-    The loop is the innermost one with the most multiply-adds among those with a matrix opcode that starts with `opcode`, if any has;
-    with inner_iterations > 1 it is the loop around that, in which the inner one runs so many times. Raises ValueError for a matrix
-    instruction of unknown shape.
+    The loop is the innermost one with the most multiply-adds among those with a matrix opcode that starts with `opcode`, if any
+    has; with inner_iterations > 1 it is the loop around that, in which the inner one runs so many times. Raises ValueError for a
+    matrix instruction of unknown shape.
     """
     return Report(
         name=kernel.name,
@@ -69,7 +69,7 @@ def report(kernel: Kernel, arch: str, opcode: str = "", inner_iterations: int = 
 def _steady_loop(flow: Flow, arch: str, opcode: str, inner_iterations: int) -> SteadyLoop | None:
     every = [(loop, flow.instructions(loop)) for loop in flow.loops()]
     innermost = [(loop, issued) for loop, issued in every if _matrix(issued) and _innermost(loop, every)]
-    wanted = [(loop, issued) for loop, issued in innermost if any(each.startswith(opcode) for each in _matrix(issued))] or innermost
+    wanted = [pair for pair in innermost if any(each.startswith(opcode) for each in _matrix(pair[1]))] or innermost
     if not wanted:
         return None
     loop, issued = max(wanted, key=lambda pair: (_products(_matrix(pair[1])), len(pair[1])))

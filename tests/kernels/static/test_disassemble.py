@@ -18,8 +18,12 @@ Resource usage:
  Function _Z1kv:
   REG:255 STACK:64 SHARED:1024 LOCAL:8 CONSTANT[0]:480 TEXTURE:0 SURFACE:0 SAMPLER:0
 """
-SASS = [{}, [{"function-name": "_Z1kv", "sass-instructions": [
-    {"opcode": "MOV", "operands": "R1,RZ"}, {"predicate": "@!P0", "opcode": "BRA", "operands": "0x20"}, {"opcode": "EXIT"}]}]]  # fmt: skip
+INSTRUCTIONS = [
+    {"opcode": "MOV", "operands": "R1,RZ"},
+    {"predicate": "@!P0", "opcode": "BRA", "operands": "0x20"},
+    {"opcode": "EXIT"},
+]
+SASS = [{}, [{"function-name": "_Z1kv", "sass-instructions": INSTRUCTIONS}]]
 
 
 def test_kernels(monkeypatch, tmp_path):

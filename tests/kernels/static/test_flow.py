@@ -152,10 +152,10 @@ def test_an_unknown_matrix_shape_is_refused():
 
 @pytest.mark.parametrize(
     ("base", "predicate", "expected"),
-    [("LDS", "", "shared"), ("LDS", "@!PT", "padding"), ("LDGSTS", "@P0", "async copy"), ("LDL", "", "local"), ("STL", "", "local"),
-     ("LDG", "", "global"), ("I2FP", "", "conversion"), ("HADD2", "", "float"), ("FFMA", "", "float"), ("IMAD", "", "integer"),
-     ("UIADD3", "", "integer"), ("IADD", "", "integer"), ("LOP3", "", "integer"), ("UISETP", "", "integer"), ("BAR", "", "control"),
-     ("NOP", "", "padding"), ("S2R", "", "other")],
+    [("LDS", "", "shared"), ("LDS", "@!PT", "padding"), ("LDGSTS", "@P0", "async copy"), ("LDL", "", "local"),
+     ("STL", "", "local"), ("LDG", "", "global"), ("I2FP", "", "conversion"), ("HADD2", "", "float"), ("FFMA", "", "float"),
+     ("IMAD", "", "integer"), ("UIADD3", "", "integer"), ("IADD3", "", "integer"), ("IADD", "", "integer"), ("UMOV", "", "integer"),
+     ("LOP3", "", "integer"), ("UISETP", "", "integer"), ("BAR", "", "control"), ("NOP", "", "padding"), ("S2R", "", "other")],
 )  # fmt: skip
 def test_classes(base, predicate, expected):
     assert kind(base, predicate) == expected

@@ -36,7 +36,7 @@ def test_a_loop_of_known_instructions_is_counted(cubins, arch):
     known = {"matrix": 2, "shared": 1, "float": 8, "conversion": 4, "async copy": 1}
     assert {name: loop.classes[name] for name in known} == known
     assert loop.classes["control"] == 2, "one barrier, one branch back"
-    assert not {"global", "local", "other"} & loop.classes.keys(), "the stores after the loop and the loads before it are not in it"
+    assert not {"global", "local", "other"} & loop.classes.keys(), "what stands before and after the loop is not in it"
     assert sum(loop.classes.values()) == loop.instructions
     assert (loop.entries, loop.depth) == (8, 1)
     assert loop.per_entry == loop.instructions / 8
