@@ -64,7 +64,7 @@ def _loop_failures(seen: Report, gate: Gate) -> list[str]:
         return [f"{gate.opcode} is needed in a loop, got {found}"]
     failures = []
     if loop.depth > gate.max_depth:
-        failures.append(f"at most {gate.max_depth} nested loops are allowed, got {loop.depth}, of which the innermost was counted")
+        failures.append(f"at most {gate.max_depth} nested loops are allowed, got {loop.depth}, and only the innermost counted")
     if gate.max_per_entry is not None and loop.per_entry > gate.max_per_entry:
         failures.append(f"at most {gate.max_per_entry} instructions per accumulator entry are allowed, got {loop.per_entry:.2f}")
     return failures

@@ -8,10 +8,9 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 
-from .disassemble import BYTES, Instruction, Kernel
+from .disassemble import BYTES, INDIRECT, Instruction, Kernel
 
 JUMPS = {"BRA", "JMP", "CALL"}
-INDIRECT = {"BRX", "BRXU", "JMX", "JMXU"}
 ENDS = {"EXIT", "RET", *JUMPS, *INDIRECT}
 
 
@@ -62,13 +61,18 @@ class Flow:
     def _callee(self, each: Instruction) -> tuple[int, int] | None:
         return self.kernel.subroutines.get(each.operands.rsplit(",", 1)[-1]) if each.base == "CALL" else None
 
+    def _targets(self, each: Instruction) -> frozenset[int]:
+        """Where a jump may go; other instructions may end in a number too."""
+        if each.base in INDIRECT:
+            return self.kernel.jump_tables[each.offset]
+        return frozenset({each.target} if each.base in JUMPS and each.target is not None else ())
+
     def _ends(self, each: Instruction) -> bool:
         return each.base in ENDS and not self._callee(each)
 
     def _cut(self, body: list[Instruction]) -> dict[int, list[Instruction]]:
         ends = [each for each in body if self._ends(each)]
-        targets = {each.target for each in ends if each.target is not None}
-        starts = {body[0].offset, *(each.offset + BYTES for each in ends), *targets}
+        starts = {body[0].offset, *(each.offset + BYTES for each in ends)}.union(*map(self._targets, ends))
         blocks: dict[int, list[Instruction]] = {}
         for each in body:
             if each.offset in starts:
@@ -84,12 +88,7 @@ class Flow:
             following = starts[bisect.bisect(starts, start) :][:1]
             # Uniform branches carry their predicate as an operand: BRA.U UP0,0x100.
             conditional = not self._ends(last) or last.predicate or (last.base in JUMPS and "," in last.operands)
-            successors[start] = {*(following if conditional else ()), *({last.target} & self.blocks.keys())}
-        # A jump table's targets are not in the instruction: they are the blocks that nothing else leads to.
-        targeted = {starts[0]}.union(*successors.values())
-        for start, block in self.blocks.items():
-            if block[-1].base in INDIRECT:
-                successors[start] |= self.blocks.keys() - targeted
+            successors[start] = {*(following if conditional else ()), *self._targets(last)}
         return successors
 
     def _dominators(self) -> dict[int, set[int]]:

@@ -13,8 +13,8 @@ class Gate:
     """source: stem of the file in csrc/cuda; kernel: regular expression found in the demangled names it is about.
 
     opcode: how the matrix opcode of the steady-state loop begins; max_per_entry: instructions of that loop for each accumulator
-    entry that it updates in one step of K; inner_iterations: how often the innermost loop runs in each iteration of the one around
-    it, when that is the steady-state loop; max_depth: loops nested around and including it.
+    entry that it updates in one step of K; inner_iterations: how often the innermost loop runs in each iteration of the one
+    around it, when that is the steady-state loop; max_depth: loops nested around and including it.
     """
 
     source: str

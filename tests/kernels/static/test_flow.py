@@ -10,8 +10,11 @@ from halfbyte.testing.sass.report import report
 MATRIX = "IMMA.16832.S8.S8"
 
 
-def kernel(text, subroutines=None):
-    """Lines of `label: @predicate opcode operands`; an operand &label becomes the label's offset, as disassembled."""
+def kernel(text, subroutines=None, tables=None):
+    """Lines of `label: @predicate opcode operands`; an operand &label becomes the label's offset, as disassembled.
+
+    subroutines: symbol -> labels of its first instruction and of what follows it; tables: label of a jump -> labels it may go to.
+    """
     lines = [line.split("#")[0].split() for line in text.strip().splitlines()]
     labels = {line[0][:-1]: f"{16 * i:#x}" for i, line in enumerate(lines) if line[0].endswith(":")}
     instructions = []
@@ -23,7 +26,8 @@ def kernel(text, subroutines=None):
             operands = operands.replace(f"&{label}", offset)
         instructions.append(Instruction(16 * i, words[0], operands, predicate))
     spans = {name: (int(labels[first], 16), int(labels[last], 16)) for name, (first, last) in (subroutines or {}).items()}
-    return Kernel("kernel", tuple(instructions), spans, registers=32, stack=0, shared=0, local=0)
+    jumps = {int(labels[at], 16): frozenset(int(labels[to], 16) for to in targets) for at, targets in (tables or {}).items()}
+    return Kernel("kernel", tuple(instructions), spans, jumps, registers=32, stack=0, shared=0, local=0)
 
 
 def counts(found):
@@ -92,15 +96,20 @@ def test_a_subroutine_counts_at_every_call_without_its_padding():
 def test_the_targets_of_a_jump_table():
     found = kernel("""
         top: FADD
-        BRX R4,-0x10
-        FMUL
+        jump: BRX R4,-0x10
+        case: FMUL
         BRA &join
         FADD
-        FADD
+        BRA &join
+        other: FADD
         join: @P0 BRA &top
         EXIT
-    """)  # fmt: skip
-    assert counts(found) == [(1, 7)]
+    """, tables={"jump": ("case", "other")})  # fmt: skip
+    assert counts(found) == [(1, 6)], "not the block that nothing leads to"
+
+
+def test_a_number_that_is_no_target():
+    assert counts(kernel("MOV\nBAR.SYNC 0x0\ntop: FADD\n@P0 BRA &top\nEXIT")) == [(1, 2)]
 
 
 def test_the_steady_loop_is_the_innermost_with_the_opcode():
@@ -154,8 +163,9 @@ def test_an_unknown_matrix_shape_is_refused():
     ("base", "predicate", "expected"),
     [("LDS", "", "shared"), ("LDS", "@!PT", "padding"), ("LDGSTS", "@P0", "async copy"), ("LDL", "", "local"),
      ("STL", "", "local"), ("LDG", "", "global"), ("I2FP", "", "conversion"), ("HADD2", "", "float"), ("FFMA", "", "float"),
-     ("IMAD", "", "integer"), ("UIADD3", "", "integer"), ("IADD3", "", "integer"), ("IADD", "", "integer"), ("UMOV", "", "integer"),
-     ("LOP3", "", "integer"), ("UISETP", "", "integer"), ("BAR", "", "control"), ("NOP", "", "padding"), ("S2R", "", "other")],
+     ("IMAD", "", "integer"), ("UIADD3", "", "integer"), ("IADD3", "", "integer"), ("IADD", "", "integer"),
+     ("UMOV", "", "integer"), ("LOP3", "", "integer"), ("UISETP", "", "integer"), ("BAR", "", "control"),
+     ("NOP", "", "padding"), ("S2R", "", "other")],
 )  # fmt: skip
 def test_classes(base, predicate, expected):
     assert kind(base, predicate) == expected
