@@ -1,0 +1,48 @@
+"""The table of static gates: what the machine code of each kernel must show.
+
+Every kernel, listed or not, must keep off local memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gate:
+    """source: stem of the file in csrc/cuda; kernel: regular expression found in the demangled names it is about.
+
+    opcode: how the matrix opcode of the steady-state loop begins; max_per_entry: instructions of that loop for each accumulator
+    entry that it updates in one step of K; inner_iterations: how often the innermost loop runs in each iteration of the one
+    around it, when that is the steady-state loop; max_depth: loops nested around and including it.
+    """
+
+    source: str
+    kernel: str
+    archs: tuple[str, ...]
+    opcode: str = ""
+    max_registers: int = 255
+    max_per_entry: float | None = None
+    inner_iterations: int = 1
+    max_depth: int = 1
+
+
+MMA_INT4 = ("80", "86", "89")
+MMA_INT8 = (*MMA_INT4, "90a", "100a", "120f")
+
+GATES = (
+    # Two groups a step, one after the other, in 64x64 warp tiles: both at once need more registers than there are.
+    Gate("sm80_gemm_w4a4", "GemmTile<256, 128,", MMA_INT4, "IMMA.16864", max_per_entry=4.2, inner_iterations=2),
+    # 128 threads a block: 168 registers let three blocks share an SM, 128 let four.
+    Gate("sm80_gemm_w4a4", "GemmTile<64, 64,", MMA_INT4, "IMMA.16864", max_per_entry=5.4, max_registers=168),
+    Gate("sm80_gemm_w8a8", "GemmTile<256, 128,.*Int8", MMA_INT8[:-1], "IMMA.16832.S8", max_per_entry=0.7),
+    Gate("sm80_gemm_w8a8", "GemmTile<256, 128,.*Int8", ("120f",), "IMMA.16832.S8", max_per_entry=0.9),
+    Gate("sm80_gemm_w8a8", "GemmTile<64, 64,.*Int8", MMA_INT8, "IMMA.16832.S8", max_per_entry=1.65, max_registers=128),
+    Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*Int8", MMA_INT8, "IMMA.16832.S8", max_per_entry=3.6),
+    Gate("sm80_gemm_w8a8", "GemmTile<256, 128,.*E4m3", ("89",), "QMMA.16832.F32.E4M3", max_per_entry=0.95),
+    Gate("sm80_gemm_w8a8", "GemmTile<256, 128,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=0.9),
+    Gate("sm80_gemm_w8a8", "GemmTile<64, 64,.*E4m3", ("89",), "QMMA.16832.F32.E4M3", max_per_entry=1.9, max_registers=128),
+    Gate("sm80_gemm_w8a8", "GemmTile<64, 64,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=1.65, max_registers=128),
+    Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("89",), "QMMA.16832.F32.E4M3", max_per_entry=3.0),
+    Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=3.2),
+)
