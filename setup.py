@@ -110,7 +110,7 @@ def cuda_extension() -> Pybind11Extension:
         depends=HEADERS + glob("csrc/cuda/*.cu"),
         include_dirs=["csrc/cuda", str(root / "include")],
         cxx_std=17,
-        define_macros=[("HALFBYTE_MODULE", "_cuda"), ("HALFBYTE_ARCHITECTURES", f'"{";".join(wanted_architectures())}"')],
+        define_macros=[("MODULE_NAME", "_cuda"), ("BUILT_ARCHITECTURES", f'"{";".join(wanted_architectures())}"')],
         extra_compile_args=HIDDEN,
         extra_link_args=[f"-L{libraries}", "-lcudart_static", "-ldl", "-lrt", "-lpthread", "-static-libstdc++"],
     )
@@ -123,7 +123,7 @@ def simt_extension() -> Pybind11Extension:
         depends=HEADERS + glob("csrc/cuda/*.cu"),
         include_dirs=["csrc/cuda", "csrc"],
         cxx_std=20,
-        define_macros=[("HALFBYTE_MODULE", "_simt"), ("HALFBYTE_SIMT", "1"), ("HALFBYTE_ARCHITECTURES", '""')],
+        define_macros=[("MODULE_NAME", "_simt"), ("HALFBYTE_SIMT", "1"), ("BUILT_ARCHITECTURES", '""')],
         extra_compile_args=["-O2", "-ffp-contract=off", "-fvisibility=default"],
     )
 

@@ -66,9 +66,11 @@ def default_cache_dir() -> Path:
 
 
 VARIABLES = (
-    Variable("HALFBYTE_CACHE_DIR", "folder of the measurements made once per machine", default_cache_dir, folder),
+    Variable("HALFBYTE_CACHE_DIR", "folder of what is measured or compiled once per machine", default_cache_dir, folder),
     Variable("HALFBYTE_BACKEND", "the one backend that ops may run on", lambda: None, one_of(*BACKENDS)),
     Variable("HALFBYTE_CPU_KIND", "what native numerics run on a CPU, unmeasured", lambda: "auto", one_of(*CPU_KINDS)),
+    Variable("HALFBYTE_CUDA_ARCHS", 'GPUs that setup.py builds kernels for: all, none or a list such as 86;90a', lambda: None, str),
+    Variable("HALFBYTE_SIMT", "1: setup.py also builds the kernels for the CPU, for tests", lambda: None, one_of("0", "1")),
     Variable("HALFBYTE_BUILD_JOBS", "compilers that setup.py runs at once", lambda: None, positive),
 )
 

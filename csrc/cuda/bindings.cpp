@@ -63,10 +63,10 @@ GroupNormArguments group_norm_arguments(Address weight, Address bias, Address wo
 }  // namespace
 }  // namespace halfbyte
 
-PYBIND11_MODULE(HALFBYTE_MODULE, module) {
+PYBIND11_MODULE(MODULE_NAME, module) {
     using namespace halfbyte;
     module.doc() = "GPU kernels of halfbyte on raw addresses";
-    module.attr("architectures") = HALFBYTE_ARCHITECTURES;
+    module.attr("architectures") = BUILT_ARCHITECTURES;
     py::class_<NextLayerArguments>(module, "NextLayerArguments").def(py::init([] { return NextLayerArguments{}; })).def(py::init(&next_layer_arguments));
     py::class_<EpilogueArguments>(module, "EpilogueArguments").def(py::init(&epilogue_arguments));
     py::class_<GemmArguments>(module, "GemmArguments").def(py::init(&gemm_arguments));
