@@ -2,7 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "cache.h"
 #include "gemm.h"
+#include "gemm_w4a16.h"
+#include "qk_norm_rope.h"
 #include "quantize.h"
 #ifdef HALFBYTE_SIMT
 #include "simt/simt_bindings.h"
@@ -60,6 +63,20 @@ GroupNormArguments group_norm_arguments(Address weight, Address bias, Address wo
     return {at(weight), at(bias), at<float>(workspace), batch, pixels, groups, eps, silu};
 }
 
+W4A16Arguments w4a16_arguments(Address qweight, Floats wscales, Address wtscale, Floats low_rank_act, Floats proj_up, Floats bias,
+                               Address out, int out_dtype, int m, int n, int k, int rank) {
+    return {nullptr, at<const uint8_t>(qweight), wscales, at<const float>(wtscale), low_rank_act, proj_up, bias, at(out),
+            Dtype(out_dtype), m, n, k, rank, 1};
+}
+
+RopeSide rope_side(Floats x, Floats weight, Address y, int heads, bool norm_all_heads) {
+    return {x, weight, at(y), heads, norm_all_heads};
+}
+
+RopeArguments rope_arguments(Floats cos, Floats sin, int64_t rows, int tokens, int width, float eps, bool half) {
+    return {cos, sin, rows, tokens, width, eps, half};
+}
+
 }  // namespace
 }  // namespace halfbyte
 
@@ -96,6 +113,36 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("group_norm_workspace_floats", &group_norm_workspace_floats);
     module.def("describe_quantize_tile", [](int rows, int columns, int rank, int segments, bool four_bits, bool row_statistics) {
         return choose_quantize_tile({rows, columns, rank, segments, four_bits, row_statistics}).describe();
+    });
+    py::class_<Floats>(module, "Floats").def(py::init([](Address data, int dtype) { return Floats{at(data), Dtype(dtype)}; }));
+    py::class_<W4A16Arguments>(module, "W4A16Arguments").def(py::init(&w4a16_arguments));
+    module.def("gemm_w4a16",
+               [](Floats x, Floats smooth, Address parts, bool nvfp4, const W4A16Arguments& arguments, Stream stream) {
+                   const WeightFormat format = nvfp4 ? WeightFormat::kNvfp4 : WeightFormat::kInt4;
+                   gemm_w4a16(x, smooth, at<uint16_t>(parts), format, arguments, stream);
+               });
+    module.def("describe_gemm_w4a16", [](int m, int n, int parts) { return choose_w4a16(m, n, parts).describe(); });
+    py::class_<RopeSide>(module, "RopeSide").def(py::init(&rope_side));
+    py::class_<RopeArguments>(module, "RopeArguments").def(py::init(&rope_arguments));
+    module.def("qk_norm_rope", &qk_norm_rope);
+    module.def("describe_qk_norm_rope",
+               [](int width, int norm_width) { return choose_qk_norm_rope(width, norm_width).describe(); });
+    module.def("rel_l1_workspace", &rel_l1_workspace);
+    module.def("rel_l1", [](Floats value, Floats base, Address workspace, Address out, int64_t count, Stream stream) {
+        rel_l1(value, base, at<float>(workspace), at<float>(out), count, stream);
+    });
+    module.def("delta_apply", [](Floats hidden_states, Floats delta, Address out, int64_t count, Stream stream) {
+        delta_apply(hidden_states, delta, at(out), count, stream);
+    });
+    module.def("affine_correct",
+               [](Floats hidden_states, Floats scale, Floats shift, Address out, int64_t count, int channels, Stream stream) {
+                   affine_correct(hidden_states, scale, shift, at(out), count, channels, stream);
+               });
+    module.def("forecast", [](const std::vector<Address>& history, int dtype, Address coefficients, Address out, int64_t count,
+                              Stream stream) {
+        std::vector<const void*> pointers;
+        for (Address address : history) pointers.push_back(at<const void>(address));
+        forecast(pointers, Dtype(dtype), at<const float>(coefficients), at(out), count, stream);
     });
 #ifdef HALFBYTE_SIMT
     bind_simt(module);

@@ -13,6 +13,9 @@ CAPABILITIES = {
     "smxx_quantize_act": ((8, 0), (12, 1)),
     "smxx_norm_quantize": ((8, 0), (12, 1)),
     "smxx_group_norm_quantize": ((8, 0), (12, 1)),
+    "smxx_gemm_w4a16": ((8, 0), (12, 1)),
+    "smxx_qk_norm_rope": ((8, 0), (12, 1)),
+    "smxx_cache": ((8, 0), (12, 1)),
 }
 FIRST_FP8 = (8, 9)
 

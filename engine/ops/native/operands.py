@@ -30,6 +30,11 @@ def addresses(kernels: ModuleType, **tensors: Tensor | None) -> list[int]:
     return [0 if tensor is None or not tensor.numel() else tensor.data_ptr() for tensor in tensors.values()]
 
 
+def floats(kernels: ModuleType, tensor: Tensor | None, address: int) -> object:
+    """The tensor as the kernels' Floats: its address and dtype."""
+    return kernels.Floats(address, DTYPE_CODE[torch.float32 if tensor is None else tensor.dtype])
+
+
 def stream_of(tensor: Tensor) -> int:
     return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else 0
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..registry import OPS
 from .architectures import here
+from .cache import affine_correct, delta_apply, empty_rejects, forecast, forecast_rejects, rel_l1
 from .fused import (
     with_act,
     with_act_quantize,
@@ -20,6 +21,8 @@ from .fused import (
     with_gate_residual_rejects,
 )
 from .gemm import gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
+from .gemm_w4a16 import gemm_w4a16, gemm_w4a16_rejects
+from .qk_norm_rope import qk_norm_rope, qk_norm_rope_rejects
 from .quantize import (
     group_norm_silu_quantize,
     group_norm_silu_quantize_rejects,
@@ -57,6 +60,12 @@ KERNELS: dict[str, Kernel] = {
     "group_norm_silu_quantize": Kernel(
         "smxx_group_norm_quantize", group_norm_silu_quantize, group_norm_silu_quantize_rejects
     ),
+    "gemm_w4a16": Kernel("smxx_gemm_w4a16", gemm_w4a16, gemm_w4a16_rejects),
+    "qk_norm_rope": Kernel("smxx_qk_norm_rope", qk_norm_rope, qk_norm_rope_rejects),
+    "rel_l1": Kernel("smxx_cache", rel_l1, empty_rejects),
+    "delta_apply": Kernel("smxx_cache", delta_apply, empty_rejects),
+    "affine_correct": Kernel("smxx_cache", affine_correct, empty_rejects),
+    "forecast": Kernel("smxx_cache", forecast, forecast_rejects),
 }
 
 
