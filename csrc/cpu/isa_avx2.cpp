@@ -18,7 +18,10 @@ struct Avx2 : NarrowAvx {
     }
 
     ALWAYS_INLINE static Ints dot(Ints sum, int32_t a, Ints b) {
-        return sum + (Ints)_mm256_madd_epi16(_mm256_set1_epi32(a), (__m256i)b);
+        Ints next = sum + (Ints)_mm256_madd_epi16(_mm256_set1_epi32(a), (__m256i)b);
+        // Keeps the compiler from gathering the products of several steps before it adds them: there are no registers for that.
+        asm("" : "+x"(next));
+        return next;
     }
 };
 
@@ -27,13 +30,8 @@ struct Avx2 : NarrowAvx {
 TARGET_END
 
 namespace halfbyte {
-namespace {
 
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
-}  // namespace
-
-const Kernels kAvx2 = kernels_of<Avx2>("avx2", supported);
+const Kernels kAvx2 = kernels_of<Avx2>("avx2", has_avx2);
 
 }  // namespace halfbyte
 #endif

@@ -27,7 +27,7 @@ TARGET_END
 namespace halfbyte {
 namespace {
 
-bool supported() { return wide_vnni_supported() && __builtin_cpu_supports("avx512bf16"); }
+bool supported() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
 
 }  // namespace
 

@@ -19,7 +19,7 @@ TARGET_END
 
 namespace halfbyte {
 
-const Kernels kAvx512Vnni = kernels_of<Avx512Vnni>("avx512_vnni", wide_vnni_supported);
+const Kernels kAvx512Vnni = kernels_of<Avx512Vnni>("avx512_vnni", has_avx512_vnni);
 
 }  // namespace halfbyte
 #endif

@@ -1,8 +1,7 @@
 // AVX2 with the 256-bit VNNI of CPUs that have no AVX-512.
 #include "isas.h"
 
-// GCC before 11 and clang before 12 do not know it.
-#if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#if defined(__x86_64__)
 TARGET_BEGIN("avx2,fma,avxvnni")
 #include "kernel_table.h"
 #include "narrow_avx.h"
@@ -28,7 +27,7 @@ TARGET_END
 namespace halfbyte {
 namespace {
 
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avxvnni"); }
+bool supported() { return has_avx2() && __builtin_cpu_supports("avxvnni"); }
 
 }  // namespace
 

@@ -26,10 +26,10 @@ struct Generic : Vectors<16> {
     ALWAYS_INLINE static Floats multiply_add(float a, Floats b, Floats sum) { return a * b + sum; }
 };
 
-bool supported() { return true; }
+bool everywhere() { return true; }
 
 }  // namespace
 
-const Kernels kGeneric = kernels_of<Generic>("generic", supported);
+const Kernels kGeneric = kernels_of<Generic>("generic", everywhere);
 
 }  // namespace halfbyte

@@ -1,8 +1,6 @@
 // A whole linear layer, block by block of rows: quantize, project down, multiply, add the branch and the bias, round.
 #pragma once
 
-#include "parallel.h"
-#include "partition.h"
 #include "quantize_row.h"
 #include "tile.h"
 

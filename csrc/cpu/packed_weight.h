@@ -2,8 +2,7 @@
 // of K, each step holding the codes that one dot instruction takes. Padding is zero.
 #pragma once
 
-#include "bfloat16.h"
-#include "kernels.h"
+#include "isas.h"
 
 namespace halfbyte {
 namespace {

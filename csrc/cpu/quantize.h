@@ -1,7 +1,6 @@
 // INT8 activations for the op that quantizes alone.
 #pragma once
 
-#include "parallel.h"
 #include "quantize_row.h"
 
 namespace halfbyte {

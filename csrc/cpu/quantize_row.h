@@ -1,11 +1,7 @@
 // INT8 codes of one row of activations.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
-#include "bfloat16.h"
-#include "target.h"
+#include "isas.h"
 
 namespace halfbyte {
 namespace {

@@ -1,10 +1,7 @@
 // Vectors of a given number of bytes in GCC's and clang's extension: one source for every register width.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
-#include "target.h"
+#include "isas.h"
 
 namespace halfbyte {
 namespace {

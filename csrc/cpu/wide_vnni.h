@@ -24,11 +24,5 @@ struct WideVnni : Vectors<64> {
     }
 };
 
-// Asked on any machine, so compiled for any.
-__attribute__((target("arch=x86-64"))) bool wide_vnni_supported() {
-    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
-}
-
 }  // namespace
 }  // namespace halfbyte
