@@ -101,3 +101,14 @@ def test_an_instruction_set_this_machine_lacks_is_refused(monkeypatch):
     monkeypatch.setenv("HALFBYTE_CPU_ISA", "avx2")
     with pytest.raises(ValueError, match="HALFBYTE_CPU_ISA: one of generic needed on this machine, got 'avx2'"):
         pack(torch.zeros(8, 8, dtype=torch.int8), torch.ones(8), None, None, torch.float32)
+
+
+@DTYPES
+def test_compiled_code_reaches_it_through_the_dispatcher(dtype):
+    x, smooth, bias, *weight = operands(13, 40, 64, 4, dtype)
+    packed = pack(*weight, dtype)
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    args = (x, packed.data, smooth, bias, packed.n, packed.rank, dtype == torch.bfloat16, packed.isa)
+    torch.library.opcheck(torch.ops.halfbyte.packed_linear.default, args, test_utils=checks)
+    compiled = torch.compile(packed.linear, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, smooth, bias), packed.linear(x, smooth, bias))
