@@ -19,7 +19,7 @@ test: $(READY)
 evaluate: $(READY)
 	$(VENV)/bin/python bench/evaluate.py --out out/evaluate
 
-$(READY): pyproject.toml setup.py $(wildcard csrc/*)
+$(READY): pyproject.toml setup.py $(wildcard csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[test]"

@@ -130,7 +130,7 @@ def simt_extension() -> Pybind11Extension:
 
 cpu = Pybind11Extension(
     f"{NAME}._C",
-    sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
+    sorted(glob("csrc/cpu/*.cpp")),
     depends=HEADERS,
     cxx_std=17,
     extra_compile_args=HIDDEN,

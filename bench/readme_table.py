@@ -44,6 +44,8 @@ def main() -> None:
     lines = []
     for path in sorted((ROOT / "bench" / "results").glob("*.json")):
         data = json.loads(path.read_text())
+        if "models" not in data:
+            continue
         lines += [f"{data['machine']}, {data['threads']} threads, torch {data['torch']} ({path.name}); intervals are 95 %, paired by seed. FID is biased by the number of images: compare rows of equal number.", ""]
         for name, result in data["models"].items():
             lines += section(name, result)

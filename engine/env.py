@@ -17,7 +17,8 @@ from typing import Any
 PREFIX = "HALFBYTE_"
 BACKENDS = ("cuda", "triton", "cpu", "simt", "reference")
 CPU_KINDS = ("auto", "float32", "bfloat16", "int8")
-CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+CPU_ISAS = ("auto", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2", "generic")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ VARIABLES = (
     Variable("HALFBYTE_CPU_KIND", "what native numerics run on a CPU, unmeasured", lambda: "auto", one_of(*CPU_KINDS)),
     Variable("HALFBYTE_CUDA_ARCHS", 'GPUs that setup.py builds kernels for: all, none or a list such as 86;90a', lambda: None, str),
     Variable("HALFBYTE_SIMT", "1: setup.py also builds the kernels for the CPU, for tests", lambda: None, one_of("0", "1")),
+    Variable("HALFBYTE_CPU_ISA", "the instruction set of the C++ kernels", lambda: "auto", one_of(*CPU_ISAS)),
     Variable("HALFBYTE_BUILD_JOBS", "compilers that setup.py runs at once", lambda: None, positive),
 )
 

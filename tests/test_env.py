@@ -20,6 +20,7 @@ def test_defaults(monkeypatch, tmp_path):
         "HALFBYTE_CACHE_DIR": tmp_path / "halfbyte",
         "HALFBYTE_BACKEND": None,
         "HALFBYTE_CPU_KIND": "auto",
+        "HALFBYTE_CPU_ISA": "auto",
         "HALFBYTE_CUDA_ARCHS": None,
         "HALFBYTE_SIMT": None,
         "HALFBYTE_BUILD_JOBS": None,

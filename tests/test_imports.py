@@ -59,7 +59,7 @@ def test_triton_kernels_is_a_leaf(path):
         assert {n.split(".")[0] for n in names} <= {"torch", "triton", "__future__"}, f"{path.name} imports {names}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "csrc").glob("*.*")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "csrc").rglob("*.*")), ids=lambda p: p.name)
 def test_csrc_never_sees_a_torch_header(path):
     assert not [line for line in path.read_text().splitlines() if line.startswith("#include") and ("torch" in line or "ATen" in line)]
 

@@ -1,13 +1,10 @@
 """Low-bit weights inside untouched modules, and the forms that run in their place on each device."""
 
-from .cpu_backend import register
 from .install import install, low_bit_layers
 from .prepare import PreparedLayer, PreparedReport, prepare
 from .prepared import reason_against
 from .sharing import share_down
 from .storage import stored_dtype
 from .weight import LowBitWeight
-
-register()
 
 __all__ = ["LowBitWeight", "PreparedLayer", "PreparedReport", "install", "low_bit_layers", "prepare", "reason_against", "share_down", "stored_dtype"]

@@ -9,11 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..env import setting
 from ..measure import load_guard
 from .expanded import Expanded
-from .int8_linear import fold_matrix
+from .fold_to_int8 import Int8Weight, fold_to_int8, rounded
+from .int8_linear import int8_linear
 from .matrix import random_matrix
 from .remembered import remember
 
@@ -55,9 +57,10 @@ def fastest_kind(weight: LowBitWeight) -> tuple[str, str]:
     if len(kinds) == 1:
         return own, f"nothing else computes {own}"
     n, k = weight.shape
-    key = f"linear {n} x {k} {own}"
+    rank = fold_to_int8(weight.storage, weight.layer_format, (n, k)).rank if "int8" in kinds else 0
+    key = f"linear {n} x {k} {f'rank {rank} ' if rank else ''}{own}"
     try:
-        times = remember(key, lambda: measure_kinds(n, k, weight.dtype), lambda found: is_times(found, kinds, len(row_counts(n, k))))
+        times = remember(key, lambda: measure_kinds(n, k, rank, weight.dtype), lambda found: is_times(found, kinds, len(row_counts(n, k))))
     except BusyMachine as busy:
         return own, f"not measured yet: {busy}"
     return choose(times), describe(times, n, k)
@@ -93,16 +96,16 @@ def is_times(found: Any, kinds: tuple[str, ...], counts: int) -> bool:
     return all(isinstance(seconds, float) and seconds > 0 for row in found.values() for seconds in row)
 
 
-def measure_kinds(n: int, k: int, dtype: torch.dtype) -> dict[str, list[float]]:
+def measure_kinds(n: int, k: int, rank: int, dtype: torch.dtype) -> dict[str, list[float]]:
     """Least seconds of every candidate for a product with a weight [n, k], with few and with many rows.
 
-    Raises BusyMachine when other processes would be measured along: a choice that is kept must not rest on such times.
+    rank: of the low-rank branch that INT8 runs beside its product; float forms have it merged. Raises BusyMachine when other processes would be measured along: a choice that is kept must not rest on such times.
     """
     if warning := load_guard():
         raise BusyMachine(warning)
     matrix = random_matrix(n, k, torch.empty(0))
     forms = {
-        kind: fold_matrix(matrix, torch.ones(k), (), "") if kind == "int8" else Expanded(matrix.to(getattr(torch, kind)), (), "")
+        kind: int8_linear(with_branch(matrix, rank), dtype) if kind == "int8" else Expanded(matrix.to(getattr(torch, kind)), (), "")
         for kind in CANDIDATES[dtype]
     }
     bias = torch.zeros(n, dtype=dtype)
@@ -112,6 +115,12 @@ def measure_kinds(n: int, k: int, dtype: torch.dtype) -> dict[str, list[float]]:
         for kind, seconds in least_seconds({kind: partial(form.linear, x, bias) for kind, form in forms.items()}).items():
             times[kind].append(seconds)
     return times
+
+
+def with_branch(matrix: Tensor, rank: int) -> Int8Weight:
+    n, k = matrix.shape
+    factors = (random_matrix(k, rank, matrix), random_matrix(n, rank, matrix)) if rank else ()
+    return rounded(matrix, torch.ones(k), *factors)
 
 
 def least_seconds(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from .. import ops
 from ..env import extension
-from ..formats import int8
+from ..ops.cpu import DTYPES, PackedWeight, pack
 from .branch import Branch, branches_of_side, sum_branches
-from .cpu_backend import DTYPES
-from .matrix import smooth_columns
-from .storage import dequantize_storage
+from .fold_to_int8 import Int8Weight, fold_to_int8
 
 if TYPE_CHECKING:
     from .weight import LowBitWeight
@@ -22,45 +20,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8Linear:
-    """qweight int8 [N, K] with the low-rank branch and smooth [K] merged; wscales float32 [N]; no_rank [N, 0]."""
+    """weight: run by the ops, or packed for the C++ kernel of this CPU; smooth: float32 [K]; branches: fused user adapters."""
 
-    qweight: Tensor
-    wscales: Tensor
+    weight: Int8Weight | PackedWeight
     smooth: Tensor | None
-    no_rank: Tensor
     branches: tuple[Branch, ...]
     reason: str = ""
     kind: str = "int8 w8a8"
 
     @property
     def nbytes(self) -> int:
-        tensors = [tensor for tensor in (self.qweight, self.wscales, self.smooth) if tensor is not None]
-        return sum(tensor.nbytes for tensor in tensors) + sum(branch.nbytes for branch in self.branches)
+        names = ("data",) if isinstance(self.weight, PackedWeight) else ("qweight", "wscales", "proj_down", "proj_up")
+        tensors = [self.smooth, *(getattr(self.weight, name) for name in names)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None) + sum(branch.nbytes for branch in self.branches)
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        y = self._product(x.reshape(-1, x.shape[-1]), bias).unflatten(0, x.shape[:-1])
-        return sum_branches(self.branches, x, y).to(x.dtype)
-
-    def _product(self, rows: Tensor, bias: Tensor | None) -> Tensor:
-        if extension() and type(rows) is Tensor and rows.dtype in DTYPES and not torch.compiler.is_compiling():
-            from .cpu_kernels import linear_int8
-
-            return linear_int8(rows, self.smooth, self.qweight, self.wscales, bias)
-        qx, ascales, low_rank_act = ops.quantize_act(rows, self.smooth, None, "int8")
-        return ops.gemm_w8a8(qx, ascales, self.qweight, self.wscales, low_rank_act, self.no_rank, bias, rows.dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        if isinstance(self.weight, PackedWeight):
+            y = self.weight.linear(rows.to(self.weight.dtype), self.smooth, bias)
+        else:
+            y = by_ops(self.weight, rows, bias)
+        return sum_branches(self.branches, x, y.unflatten(0, x.shape[:-1])).to(x.dtype)
 
     def conv2d(self, x: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor:
         raise NotImplementedError("conv2d: INT8 weights are prepared for linear layers only")
 
 
+def by_ops(weight: Int8Weight, rows: Tensor, bias: Tensor | None) -> Tensor:
+    """rows [M, K] -> [M, N] of the same dtype."""
+    qx, ascales, low_rank_act = ops.quantize_act(rows, weight.smooth, weight.proj_down, "int8")
+    proj_up = rows.new_empty(weight.qweight.shape[0], 0) if weight.proj_up is None else weight.proj_up
+    return ops.gemm_w8a8(qx, ascales, weight.qweight, weight.wscales, low_rank_act, proj_up, bias, rows.dtype)
+
+
 def fold(weight: LowBitWeight, reason: str) -> Int8Linear:
-    """Fold the whole stored weight; user adapters stay beside it, as unfused ones are."""
-    shape, smooth = tuple(weight.shape), weight.smooth_factor
-    matrix = dequantize_storage(weight.storage, weight.layer_format, shape)
-    return fold_matrix(matrix, None if smooth is None else smooth_columns(smooth, shape), branches_of_side(weight), reason)
+    """Fold the stored weight; user adapters stay beside it, as unfused ones are."""
+    folded = fold_to_int8(weight.storage, weight.layer_format, tuple(weight.shape))
+    return int8_linear(folded, weight.dtype, branches_of_side(weight), reason)
 
 
-def fold_matrix(matrix: Tensor, smooth: Tensor | None, branches: tuple[Branch, ...], reason: str) -> Int8Linear:
-    """matrix: float32 [N, K], not smoothed."""
-    codes, scales = int8.quantize(matrix if smooth is None else matrix * smooth)
-    return Int8Linear(codes, scales.squeeze(-1), smooth, matrix.new_empty(matrix.shape[0], 0), branches, reason)
+def int8_linear(weight: Int8Weight, dtype: torch.dtype, branches: tuple[Branch, ...] = (), reason: str = "") -> Int8Linear:
+    """For activations of dtype, packed where a C++ kernel takes them."""
+    if not extension() or dtype not in DTYPES or weight.qweight.shape[1] % 4:
+        return Int8Linear(weight, weight.smooth, branches, reason)
+    packed = pack(weight.qweight, weight.wscales, weight.proj_down, weight.proj_up, dtype)
+    return Int8Linear(packed, weight.smooth, branches, reason)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..env import cpu, extension, setting
+from ..ops.cpu import best_isa
 
 FILE = "measurements.json"
 _this_process: dict[tuple[Path, str, str], Any] = {}
@@ -20,7 +21,7 @@ _this_process: dict[tuple[Path, str, str], Any] = {}
 def machine_key() -> str:
     """What a measurement on this machine depends on."""
     name, flags = cpu()
-    built = "extension" if extension() else "no extension"
+    built = f"{best_isa()} kernels" if extension() else "no extension"
     return " | ".join([name, " ".join(flags), f"{torch.get_num_threads()} threads", f"torch {torch.__version__}", built])
 
 

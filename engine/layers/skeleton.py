@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ..ops.cpu import PackedWeight
 from .branch import Branch
 from .emulated import Emulated
 from .expanded import Expanded
+from .fold_to_int8 import Int8Weight
 from .int8_linear import Int8Linear
 
-NODES = (Branch, Emulated, Expanded, Int8Linear)
+NODES = (Branch, Emulated, Expanded, Int8Linear, Int8Weight, PackedWeight)
 
 
 @dataclass(frozen=True)

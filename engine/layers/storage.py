@@ -57,7 +57,7 @@ def dequantize_residual(storage: Mapping[str, Tensor], layer_format: LayerFormat
     # A kernel on raw pointers can neither be traced nor see other devices.
     plain = type(qweight) is Tensor and qweight.device.type == "cpu" and not torch.compiler.is_compiling()
     if layer_format.weight == "int4" and plain and extension():
-        from .cpu_kernels import expand_int4
+        from ..ops.cpu.kernels import expand_int4
 
         return expand_int4(qweight, storage["wscales"])
     return dequantize_weight(qweight, storage["wscales"], storage.get("wtscale"), layer_format.weight)

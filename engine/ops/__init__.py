@@ -3,6 +3,7 @@
 from .attention import attention
 from .cache import affine_correct, delta_apply, forecast, rel_l1
 from .conv2d import conv2d
+from .cpu import register as register_cpu
 from .fused import (
     conv2d_gate_residual,
     gemm_nvfp4_act,
@@ -28,6 +29,7 @@ from .quantize_act import quantize_act
 from .registry import BACKENDS, OPS, NoBackendError, Op, backends, use_backend
 
 register_native()
+register_cpu()
 
 __all__ = [
     "BACKENDS",

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-import halfbyte.layers  # noqa: F401, it registers the CPU kernels
 from halfbyte.formats import quantize_weight
 from halfbyte.ops import BACKENDS, OPS, NoBackendError, use_backend
 from halfbyte.testing import (

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from halfbyte.layers import fastest, prepare, remembered
+from halfbyte.layers import fastest, fold_to_int8, prepare, remembered
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def file(tmp_path, monkeypatch):
 def counted(monkeypatch):
     calls = []
 
-    def measure(n, k, dtype):
-        calls.append((n, k, dtype))
+    def measure(n, k, rank, dtype):
+        calls.append((n, k, rank, dtype))
         return {kind: [1e-4 / (1 + i)] * len(fastest.row_counts(n, k)) for i, kind in enumerate(fastest.CANDIDATES[dtype])}
 
     monkeypatch.setattr(fastest, "measure_kinds", measure)
@@ -33,11 +33,18 @@ def forget():
 def test_one_measurement_for_each_size(make_linear, file, counted):
     for n in (72, 64, 72):
         assert fastest.fastest_kind(make_linear(n=n).weight)[0] == "int8"
-    assert counted == [(72, 128, torch.float32), (64, 128, torch.float32)]
+    assert counted == [(72, 128, 0, torch.float32), (64, 128, 0, torch.float32)]
     forget()
     kind, reason = fastest.fastest_kind(make_linear().weight)
     assert len(counted) == 2
     assert kind == "int8" and "float32 100 and 100 us" in reason and "int8 33 and 33 us" in reason
+
+
+def test_a_branch_beside_int8_is_measured_along(make_linear, file, counted, monkeypatch):
+    monkeypatch.setattr(fold_to_int8, "MERGED_GROWTH", -2)
+    fastest.fastest_kind(make_linear().weight)
+    assert counted == [(72, 128, 8, torch.float32)]
+    assert list(json.loads(file.read_text())[remembered.machine_key()]) == ["linear 72 x 128 rank 8 float32"]
 
 
 @pytest.mark.parametrize(

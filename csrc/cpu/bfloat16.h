@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+namespace halfbyte {
+
 struct bfloat16 {
     uint16_t bits;
 };
@@ -26,3 +28,5 @@ inline void store(bfloat16* out, float value) {
     const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
     out->bits = uint16_t(value == value ? rounded : 0x7FC0);
 }
+
+}  // namespace halfbyte

@@ -1,12 +1,15 @@
-"""The "cpu" backend of the ops that INT8 layers run on: which calls it takes."""
+"""Which calls of the ops the "cpu" backend takes."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..ops import gemm_w8a8, quantize_act
+from ..gemm_w8a8 import gemm_w8a8
+from ..quantize_act import quantize_act
 
+# Above this the INT32 sum of 127 * 127 could overflow.
+K_LIMIT = 1 << 17
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -37,10 +40,12 @@ def gemm_w8a8_rejects(
 ) -> str | None:
     if qx.dtype != torch.int8 or ascales.shape[0] != 1:
         return f"int8 codes with 1 scale per token needed, got {qx.dtype} with {ascales.shape[0]}"
+    if qx.shape[1] > K_LIMIT:
+        return f"K of at most {K_LIMIT} needed for an exact sum, got {qx.shape[1]}"
     return None if out_dtype in DTYPES else f"out_dtype must be float32 or bfloat16, got {out_dtype}"
 
 
 def register() -> None:
     """Add the backend to its ops."""
-    quantize_act.add("cpu", "halfbyte.layers.cpu_kernels:quantize_act", quantize_act_rejects)
-    gemm_w8a8.add("cpu", "halfbyte.layers.cpu_kernels:gemm_w8a8", gemm_w8a8_rejects)
+    quantize_act.add("cpu", "halfbyte.ops.cpu.kernels:quantize_act", quantize_act_rejects)
+    gemm_w8a8.add("cpu", "halfbyte.ops.cpu.kernels:gemm_w8a8", gemm_w8a8_rejects)
