@@ -13,7 +13,7 @@
 namespace halfbyte::ptx {
 
 #ifdef HALFBYTE_SIMT
-#define MMA_ON_HOST(name, multiply) simt::mma(name, simt::multiply, d, a, b, 0, 0, site)
+#define MMA_ON_HOST(name, multiply) simt::mma(name, simt::multiply, {d, a, b}, site)
 #else
 #define MMA_ON_DEVICE(instruction, letter)                                                                         \
     asm volatile(instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                    \

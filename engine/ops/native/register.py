@@ -19,7 +19,7 @@ from .fused import (
     with_gate_residual,
     with_gate_residual_rejects,
 )
-from .gemm import gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
+from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
 from .quantize import (
     group_norm_silu_quantize,
     group_norm_silu_quantize_rejects,
@@ -52,6 +52,7 @@ def product_kernels(name: str, file: str, run: Callable, rejects: Callable, coun
 KERNELS: dict[str, Kernel] = {
     **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
     **product_kernels("gemm_w8a8", "sm80_gemm_w8a8", gemm_w8a8, gemm_w8a8_rejects, 8),
+    **product_kernels("gemm_nvfp4", "sm120_gemm_nvfp4", gemm_nvfp4, gemm_nvfp4_rejects, 9),
     "quantize_act": Kernel("smxx_quantize_act", quantize_act, quantize_act_rejects),
     "norm_quantize": Kernel("smxx_norm_quantize", norm_quantize, norm_quantize_rejects),
     "group_norm_silu_quantize": Kernel(
