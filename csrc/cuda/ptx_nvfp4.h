@@ -24,7 +24,8 @@ DEVICE void emulated_mma_nvfp4(float (&d)[4], const uint32_t (&a)[4], const uint
     // Words q hold K in [8q, 8q + 8), words q + 4 that plus 32.
     int near = lane % 4 / 2;
     int far = near + 2;
-    UNROLL
+    // Unrolled, it would keep the converted A of several instructions in registers, and spill.
+    ROLLED
     for (int pair = 0; pair < 4; ++pair) {
         uint32_t half_a[4] = {scaled_pair(a[0], pair, scales_low_row, near), scaled_pair(a[1], pair, scales_high_row, near),
                               scaled_pair(a[2], pair, scales_low_row, far), scaled_pair(a[3], pair, scales_high_row, far)};
