@@ -45,7 +45,13 @@ DEVICE void mma_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] S
 #endif
 }
 
-// Traps below sm_89.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+constexpr bool kHasE4m3 = false;
+#else
+constexpr bool kHasE4m3 = true;
+#endif
+
+// Traps below sm_89. The assembler emulates it from sm_90 to sm_110, with f16 products.
 DEVICE void mma_e4m3(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SITE) {
 #if defined(HALFBYTE_SIMT)
     MMA_ON_HOST("mma_e4m3", multiply_e4m3);

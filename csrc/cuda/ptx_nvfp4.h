@@ -6,6 +6,13 @@
 
 namespace halfbyte::ptx {
 
+// Elsewhere the instruction is emulated; kernels with it are compiled for sm_90 too, to be checked there.
+#if defined(__CUDA_ARCH__) && !defined(HAS_BLOCK_SCALED_MMA) && __CUDA_ARCH__ != 900
+constexpr bool kHasNvfp4 = false;
+#else
+constexpr bool kHasNvfp4 = true;
+#endif
+
 // E2M1 codes 2 pair and 2 pair + 1 of a word, times byte `block` of the word of scales.
 DEVICE uint32_t scaled_pair(uint32_t codes, int pair, uint32_t scales, int block) {
     float scale = from_e4m3(uint8_t(scales >> 8 * block));
