@@ -45,14 +45,14 @@ struct Nvfp4Math {
     using ActScales = BlockScaleCopier<Tile::kBlockM>;
     using WeightScales = BlockScaleCopier<Tile::kBlockN>;
     static constexpr int kScaleBytes = ActScales::kBytes + WeightScales::kBytes;
-    static_assert(ActScales::kThreads <= Tile::kThreads && WeightScales::kThreads <= Tile::kThreads, "one chunk of scales a thread");
-    static_assert(Tile::kTilesM % 2 == 0 && Tile::kTilesN % 4 == 0, "the lanes of a warp hold scales of two tiles of rows, four of columns");
+    static_assert(ActScales::kThreads <= Tile::kThreads && WeightScales::kThreads <= Tile::kThreads, "one chunk a thread");
+    static_assert(Tile::kTilesM % 2 == 0 && Tile::kTilesN % 4 == 0, "a word of every lane scales two tiles of rows, four of columns");
 
     const GemmArguments& arguments;
     ActScales act_scales;
     WeightScales weight_scales;
-    // Four lanes share a row of each fragment, and an instruction names the ones that supply its scales: lanes 0 and 1 those of rows g
-    // and g + 8, lanes 2 and 3 those of the next tile; for columns each lane those of another tile.
+    // Four lanes share rows g and g + 8 of every fragment, and an instruction names those whose scales it takes. So the first two
+    // keep the scales of those rows of one tile, the others those of the next; and each of the four keeps a column of another tile.
     int row_of_lane, column_of_lane;
     float y[Tile::kTilesM][Tile::kTilesN][4];
 

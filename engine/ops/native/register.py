@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ..registry import OPS
+from ..registry import OPS, named_backend
 from .architectures import here
 from .fused import (
     with_act,
@@ -69,8 +69,8 @@ def implementations(kernels: ModuleType) -> dict[str, Callable]:
 def cuda_rejects(kernel: Kernel, *args) -> str | None:
     from . import cuda
 
-    device = next(arg.device for arg in args if isinstance(arg, Tensor))
-    return here(cuda.kernels, kernel.file, device) or kernel.rejects(*args)
+    first = next(arg for arg in args if isinstance(arg, Tensor))
+    return here(cuda.kernels, kernel.file, first, named_backend() == "cuda") or kernel.rejects(*args)
 
 
 def register() -> None:
