@@ -93,10 +93,14 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("gemm_w8a8", [](const GemmArguments& arguments, bool e4m3, int dtype, Stream stream) {
         gemm_w8a8(arguments, e4m3, Dtype(dtype), stream);
     });
+    module.def("gemm_nvfp4", [](const GemmArguments& arguments, int dtype, Stream stream) {
+        gemm_nvfp4(arguments, Dtype(dtype), stream);
+    });
     py::class_<TileChoice>(module, "TileChoice").def_readonly("block_n", &TileChoice::block_n).def("__str__", &TileChoice::describe);
     module.def("choose_gemm_w4a4_tile", &choose_gemm_w4a4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
     module.def("choose_gemm_w8a8_tile", &choose_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("segmented") = false,
                py::arg("quantized") = false);
+    module.def("choose_gemm_nvfp4_tile", &choose_gemm_nvfp4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
     py::class_<QuantizeArguments>(module, "QuantizeArguments").def(py::init(&quantize_arguments));
     py::class_<NormArguments>(module, "NormArguments").def(py::init(&norm_arguments));
     py::class_<GroupNormArguments>(module, "GroupNormArguments").def(py::init(&group_norm_arguments));

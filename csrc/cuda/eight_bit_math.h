@@ -7,11 +7,13 @@ namespace halfbyte {
 
 struct Int8Product {
     using Sum = int;
+    static constexpr bool kCompiled = true;
     DEVICE static void add(int (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { ptx::mma_s8(sum, a, b); }
 };
 
 struct E4m3Product {
     using Sum = float;
+    static constexpr bool kCompiled = ptx::kHasE4m3;
     // Unit block scales: on GeForce the plain FP8 instruction with float32 sums runs at half the rate of the scaled one.
     DEVICE static void add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { ptx::mma_e4m3_unit_scaled(sum, a, b); }
 };
@@ -21,6 +23,7 @@ struct EightBitMath {
     using Tile = Tile_;
     using Scalar = T;
     using CodeRows = Rows<Tile>;
+    static constexpr bool kCompiled = Product::kCompiled;
     using Sum = typename Product::Sum;
     static constexpr int kScaleBytes = 0;
 

@@ -27,4 +27,7 @@ void gemm_w4a4(const GemmArguments& arguments, bool act_unsigned, Dtype dtype, S
 TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented, bool quantized);
 void gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream);
 
+TileChoice choose_gemm_nvfp4_tile(int m, int n, bool quantized);
+void gemm_nvfp4(const GemmArguments& arguments, Dtype dtype, Stream stream);
+
 }  // namespace halfbyte

@@ -2,6 +2,7 @@
 //
 // A Math says what the codes mean. It names its Tile, its Scalar (the 16-bit type of the low-rank operands and the output) and
 // CodeRows (where rows of activations come from), and has
+//   kCompiled               whether this architecture multiplies such codes at all
 //   kScaleBytes             what it keeps in a stage beside the codes
 //   copy_scales(stage)      starts asynchronous copies of the scales of the next step
 //   multiply(fragments, stage)  adds the products of a step
@@ -28,7 +29,7 @@ constexpr size_t shared_bytes(bool quantized) {
 DEVICE int steps_over(int bytes) { return (bytes + kStepBytes - 1) / kStepBytes; }
 
 template <class Math>
-KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, 1) gemm_kernel(const GemmArguments arguments) {
+DEVICE void multiply_tile(const GemmArguments& arguments) {
     using Tile = typename Math::Tile;
     using T = typename Math::Scalar;
     constexpr int kWeightOffset = Tile::kBlockM * kStepBytes;
@@ -87,6 +88,16 @@ KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, 1) gemm_kernel(const GemmArgumen
     ptx::cp_async_wait<0>();
     ptx::barrier();
     write_tile<T>(y, shared, place, columns, arguments);
+}
+
+// The host asks the architecture before; what it refuses takes no room in the library.
+template <class Math>
+KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, 1) gemm_kernel(const GemmArguments arguments) {
+    if constexpr (Math::kCompiled) {
+        multiply_tile<Math>(arguments);
+    } else {
+        ptx::trap();
+    }
 }
 
 }  // namespace halfbyte

@@ -90,10 +90,21 @@ DEVICE void store_shared(void* shared, T value SITE) {
 // 16 bytes, to be read after cp_async_wait and a barrier; zeros, and no read of `global`, unless valid.
 DEVICE void cp_async_16(void* shared, const void* global, bool valid SITE) {
 #ifdef HALFBYTE_SIMT
-    simt::cp_async_16(shared, global, valid, site);
+    simt::cp_async(shared, global, 16, valid, site);
 #else
     int source_bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(source_bytes)
+                 : "memory");
+#endif
+}
+
+// As cp_async_16, of 8 bytes.
+DEVICE void cp_async_8(void* shared, const void* global, bool valid SITE) {
+#ifdef HALFBYTE_SIMT
+    simt::cp_async(shared, global, 8, valid, site);
+#else
+    int source_bytes = valid ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(source_bytes)
                  : "memory");
 #endif
 }

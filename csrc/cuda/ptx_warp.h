@@ -1,4 +1,4 @@
-// Barriers and shuffles. Every thread of the block (barrier) or warp (all others) must come to the same call.
+// Barriers, shuffles and the trap. Every thread of the block (barrier) or warp (all others) must come to the same call.
 #pragma once
 
 #include "platform.h"
@@ -19,6 +19,15 @@ DEVICE void warp_sync(ONLY_SITE) {
     simt::warp_sync(site);
 #else
     __syncwarp();
+#endif
+}
+
+// Ends the launch as a failed one.
+DEVICE void trap(ONLY_SITE) {
+#ifdef HALFBYTE_SIMT
+    simt::fault(site, "trap");
+#else
+    __trap();
 #endif
 }
 

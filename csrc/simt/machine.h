@@ -35,6 +35,7 @@ struct Options {
 struct Copy {
     uint8_t* shared;
     const void* global;  // null: zeros
+    size_t bytes;
     uint64_t group;
     Site site;
 };

@@ -86,13 +86,13 @@ void check_shared_slowly(const void* shared, size_t bytes, Access access, Site s
     if (machine.races) check_shared_race(offset, bytes, access, site);
 }
 
-void cp_async_16(void* shared, const void* global, bool valid, Site site) {
-    check_shared(shared, 16, kStore, site);
-    if (valid) check_global(global, 16, kReadonlyLoad, site);
+void cp_async(void* shared, const void* global, size_t bytes, bool valid, Site site) {
+    check_shared(shared, bytes, kStore, site);
+    if (valid) check_global(global, bytes, kReadonlyLoad, site);
     Thread& thread = *machine.thread;
-    thread.copies.push_back({static_cast<uint8_t*>(shared), valid ? global : nullptr, thread.open_group, site});
-    std::memset(shared, 0xEE, 16);
-    if (machine.races) begin_copy(static_cast<uint8_t*>(shared) - machine.shared);
+    thread.copies.push_back({static_cast<uint8_t*>(shared), valid ? global : nullptr, bytes, thread.open_group, site});
+    std::memset(shared, 0xEE, bytes);
+    if (machine.races) begin_copy(static_cast<uint8_t*>(shared) - machine.shared, bytes);
 }
 
 void cp_async_commit() { ++machine.thread->open_group; }
@@ -102,10 +102,10 @@ void cp_async_wait(uint64_t groups_under_way) {
     auto copy = thread.copies.begin();
     for (; copy != thread.copies.end() && copy->group + groups_under_way < thread.open_group; ++copy) {
         if (copy->global)
-            std::memcpy(copy->shared, copy->global, 16);
+            std::memcpy(copy->shared, copy->global, copy->bytes);
         else
-            std::memset(copy->shared, 0, 16);
-        if (machine.races) end_copy(copy->shared - machine.shared);
+            std::memset(copy->shared, 0, copy->bytes);
+        if (machine.races) end_copy(copy->shared - machine.shared, copy->bytes);
     }
     thread.copies.erase(thread.copies.begin(), copy);
 }

@@ -65,8 +65,8 @@ inline void store_shared(void* shared, const T& value, Site site) {
     std::memcpy(shared, &value, sizeof(T));
 }
 
-// The destination is poison (0xEE) until the issuing thread has waited for the copy's group.
-void cp_async_16(void* shared, const void* global, bool valid, Site site);
+// The destination is poison (0xEE) until the issuing thread has waited for the copy's group. bytes: 8 or 16.
+void cp_async(void* shared, const void* global, size_t bytes, bool valid, Site site);
 void cp_async_commit();
 void cp_async_wait(uint64_t groups_under_way);
 

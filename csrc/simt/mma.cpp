@@ -151,8 +151,8 @@ MULTIVERSION void multiply_nvfp4(MmaLane<float>* const* lanes) {
     Fragments fragments;
     gather(lanes, fragments);
     float a[kRows][64], b[kColumns][64];
-    for (int row = 0; row < kRows; ++row) widen_e2m1(fragments.a[row], lanes[4 * (row % 8) + row / 8]->sfa, a[row]);
-    for (int column = 0; column < kColumns; ++column) widen_e2m1(fragments.b[column], lanes[4 * column]->sfb, b[column]);
+    for (int row = 0; row < kRows; ++row) widen_e2m1(fragments.a[row], lanes[4 * (row % 8) + 2 * lanes[0]->thread_a + row / 8]->sfa, a[row]);
+    for (int column = 0; column < kColumns; ++column) widen_e2m1(fragments.b[column], lanes[4 * column + lanes[0]->thread_b]->sfb, b[column]);
     multiply_floats<64>(lanes, a, b);
 }
 

@@ -12,7 +12,9 @@ template <class Sum>
 struct MmaLane {
     Sum* d;
     const uint32_t *a, *b;
-    uint32_t sfa, sfb;
+    // Block scales, and which lanes of each four supply them: pair thread_a, lane thread_b.
+    uint32_t sfa = 0, sfb = 0;
+    int thread_a = 0, thread_b = 0;
 };
 
 void multiply_s4(MmaLane<int>* const* lanes);
@@ -24,9 +26,7 @@ void multiply_bfloat(MmaLane<float>* const* lanes);
 void multiply_nvfp4(MmaLane<float>* const* lanes);
 
 template <class Sum>
-inline void mma(const char* operation, void (*multiply)(MmaLane<Sum>* const*), Sum (&d)[4], const uint32_t (&a)[4],
-                const uint32_t (&b)[2], uint32_t sfa, uint32_t sfb, Site site) {
-    MmaLane<Sum> lane{d, a, b, sfa, sfb};
+inline void mma(const char* operation, void (*multiply)(MmaLane<Sum>* const*), MmaLane<Sum> lane, Site site) {
     collective<MmaLane<Sum>>(operation, lane, multiply, site);
 }
 

@@ -115,12 +115,12 @@ void check_global_race(uintptr_t address, size_t bytes, Access access, const std
     }
 }
 
-void begin_copy(size_t offset) {
-    for (size_t i = 0; i < 16; ++i) bytes_of_block[offset + i].copied_into = true;
+void begin_copy(size_t offset, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) bytes_of_block[offset + i].copied_into = true;
 }
 
-void end_copy(size_t offset) {
-    for (size_t i = 0; i < 16; ++i) {
+void end_copy(size_t offset, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) {
         Byte& byte = bytes_of_block[offset + i];
         byte.copied_into = false;
         byte.write = now(byte.write.site);

@@ -16,8 +16,8 @@ void start_block_races();
 void check_shared_race(size_t offset, size_t bytes, Access access, Site site);
 void check_global_race(uintptr_t address, size_t bytes, Access access, const std::string& name, size_t offset, Site site);
 
-// A cp.async of 16 bytes, whose bytes nobody may touch until its thread has waited for it.
-void begin_copy(size_t offset);
-void end_copy(size_t offset);
+// A cp.async, whose bytes nobody may touch until its thread has waited for it.
+void begin_copy(size_t offset, size_t bytes);
+void end_copy(size_t offset, size_t bytes);
 
 }  // namespace halfbyte::simt

@@ -102,7 +102,7 @@ class Op:
 
     def choose(self, *args: Any) -> str:
         """The backend that runs this call. Raises NoBackendError."""
-        forced = _forced.get() or backend_of_environment()
+        forced = named_backend()
         device = self._device(args)
         reasons = []
         for backend in (forced,) if forced else PREFERENCE.get(device.type, ("reference",)):
@@ -149,6 +149,11 @@ class Op:
 def backend_of_environment() -> str | None:
     """The value of HALFBYTE_BACKEND at the first call of an op. Raises ValueError when it names no backend."""
     return setting("HALFBYTE_BACKEND")
+
+
+def named_backend() -> str | None:
+    """The backend asked for by name, with use_backend or HALFBYTE_BACKEND, or None when the choice is the ops' own."""
+    return _forced.get() or backend_of_environment()
 
 
 @contextlib.contextmanager

@@ -6,10 +6,13 @@ from types import ModuleType
 
 import torch
 
+Range = tuple[tuple[int, int], tuple[int, int]]
+
 # Kernel file -> lowest and highest compute capability it is made for.
-CAPABILITIES = {
+CAPABILITIES: dict[str, Range] = {
     "sm80_gemm_w4a4": ((8, 0), (9, 0)),
     "sm80_gemm_w8a8": ((8, 0), (12, 1)),
+    "sm120_gemm_nvfp4": ((12, 0), (12, 1)),
     "smxx_quantize_act": ((8, 0), (12, 1)),
     "smxx_norm_quantize": ((8, 0), (12, 1)),
     "smxx_group_norm_quantize": ((8, 0), (12, 1)),
@@ -17,22 +20,43 @@ CAPABILITIES = {
     "smxx_qk_norm_rope": ((8, 0), (12, 1)),
     "smxx_cache": ((8, 0), (12, 1)),
 }
-FIRST_FP8 = (8, 9)
+# The GPUs whose tensor cores multiply E4M3 codes by the instruction that the kernels use.
+FP8: tuple[Range, ...] = (((8, 9), (8, 9)), ((12, 0), (12, 1)))
+# This one emulates the two: slow, and good for checking the kernels, so it does it only where the backend was asked for by name.
+EMULATING = (9, 0)
 
 
-def reason_against(kernel: str, capability: tuple[int, int], built: str) -> str | None:
-    """One sentence why the kernel cannot run on a GPU of this capability with what was built ("86;90a"), or None."""
-    lowest, highest = CAPABILITIES[kernel]
-    name = f"sm_{capability[0]}{capability[1]}"
-    if not lowest <= capability <= highest:
-        return f"{kernel} is made for sm_{lowest[0]}{lowest[1]} to sm_{highest[0]}{highest[1]}, not {name}"
+def reason_against(
+    kernel: str, capability: tuple[int, int], built: str, codes: torch.dtype | None = None, by_name: bool = False
+) -> str | None:
+    """One sentence why the kernel cannot run on a GPU of this capability with what was built ("86;90a"), or None.
+
+    codes: dtype of the quantized operand, if there is one; by_name: the backend was asked for, not chosen.
+    """
+    fp8, name = codes == torch.float8_e4m3fn, spoken(capability)
+    ranges, what = (FP8, f"{kernel} with E4M3 codes") if fp8 else ((CAPABILITIES[kernel],), kernel)
+    if not any(lowest <= capability <= highest for lowest, highest in ranges):
+        emulated = capability == EMULATING and (fp8 or kernel == "sm120_gemm_nvfp4")
+        if not emulated:
+            return f"{what} is made for {listed(ranges)}, not {name}"
+        if not by_name:
+            return f"{what} is made for {listed(ranges)}; {name} emulates it when the backend is asked for by name"
     numbers = [int(arch.rstrip("af")) for arch in built.split(";") if arch]
     if not any(number // 10 == capability[0] and number % 10 <= capability[1] for number in numbers):
         return f"the CUDA kernels were built for {built or 'no architecture'}, not {name}; reinstall on this machine"
     return None
 
 
-def here(kernels: ModuleType, kernel: str, device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return None
-    return reason_against(kernel, torch.cuda.get_device_capability(device), kernels.architectures)
+def spoken(capability: tuple[int, int]) -> str:
+    return f"sm_{capability[0]}{capability[1]}"
+
+
+def listed(ranges: tuple[Range, ...]) -> str:
+    return " and ".join(" to ".join(dict.fromkeys(map(spoken, ends))) for ends in ranges)
+
+
+def here(kernels: ModuleType, kernel: str, first: torch.Tensor, by_name: bool) -> str | None:
+    """first: the op's first tensor, which holds the codes where there are any."""
+    if not first.is_cuda:
+        return f"tensors on a GPU needed, got them on {first.device}"
+    return reason_against(kernel, torch.cuda.get_device_capability(first.device), kernels.architectures, first.dtype, by_name)

@@ -142,3 +142,16 @@ def gemm_w8a8(kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bia
     product = Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
     block_n = kernels.choose_gemm_w8a8_tile(qx.shape[0], qweight.shape[0], ascales.shape[0] > 1, True).block_n
     return product.run(kernels, "gemm_w8a8", qx.dtype == torch.float8_e4m3fn, epilogue=epilogue, block_n=block_n)
+
+
+def gemm_nvfp4_rejects(qx, ascales, qweight, wscales, wtscale, low_rank_act, proj_up, bias, out_dtype, *epilogue):
+    product = Product(qx, ascales, qweight, wscales, wtscale, low_rank_act, proj_up, bias, out_dtype)
+    return product.reason_against(*epilogue) or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], BLOCK_N)
+
+
+def gemm_nvfp4(
+    kernels, qx, ascales, qweight, wscales, wtscale, low_rank_act, proj_up, bias, out_dtype, epilogue=Epilogue()
+) -> Tensor:
+    product = Product(qx, ascales, qweight, wscales, wtscale, low_rank_act, proj_up, bias, out_dtype)
+    block_n = kernels.choose_gemm_nvfp4_tile(qx.shape[0], qweight.shape[0], True).block_n
+    return product.run(kernels, "gemm_nvfp4", epilogue=epilogue, block_n=block_n)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ..registry import OPS
+from ..registry import OPS, named_backend
 from .architectures import here
 from .cache import affine_correct, delta_apply, empty_rejects, forecast, forecast_rejects, rel_l1
 from .fused import (
@@ -20,7 +20,7 @@ from .fused import (
     with_gate_residual,
     with_gate_residual_rejects,
 )
-from .gemm import gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
+from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
 from .gemm_w4a16 import gemm_w4a16, gemm_w4a16_rejects
 from .qk_norm_rope import qk_norm_rope, qk_norm_rope_rejects
 from .quantize import (
@@ -55,6 +55,7 @@ def product_kernels(name: str, file: str, run: Callable, rejects: Callable, coun
 KERNELS: dict[str, Kernel] = {
     **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
     **product_kernels("gemm_w8a8", "sm80_gemm_w8a8", gemm_w8a8, gemm_w8a8_rejects, 8),
+    **product_kernels("gemm_nvfp4", "sm120_gemm_nvfp4", gemm_nvfp4, gemm_nvfp4_rejects, 9),
     "quantize_act": Kernel("smxx_quantize_act", quantize_act, quantize_act_rejects),
     "norm_quantize": Kernel("smxx_norm_quantize", norm_quantize, norm_quantize_rejects),
     "group_norm_silu_quantize": Kernel(
@@ -77,8 +78,8 @@ def implementations(kernels: ModuleType) -> dict[str, Callable]:
 def cuda_rejects(kernel: Kernel, *args) -> str | None:
     from . import cuda
 
-    device = next(arg.device for arg in args if isinstance(arg, Tensor))
-    return here(cuda.kernels, kernel.file, device) or kernel.rejects(*args)
+    first = next(arg for arg in args if isinstance(arg, Tensor))
+    return here(cuda.kernels, kernel.file, first, named_backend() == "cuda") or kernel.rejects(*args)
 
 
 def register() -> None:

@@ -4,29 +4,12 @@ import pytest
 import torch
 
 from halfbyte.ops import OPS, use_backend
-from halfbyte.testing import LAYER_SHAPES, SCHEDULES, Inputs, Shape, assert_close, format_name, relative_rms, schedule, two_tiles
+from halfbyte.testing import LAYER_SHAPES, Inputs, Shape, relative_rms, two_tiles
+from halfbyte.testing.products import check, check_schedules, operands
 
 pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
 HALVES = (torch.float16, torch.bfloat16)
-PRODUCTS = {"gemm_w4a4": "int4", "gemm_w8a8": "int8"}
-
-
-def operands(name, shape, dtype, rank=32, bias=True, segments=1, format=None, seed=0, out_dtype=None):
-    inputs = Inputs(dtype, seed=seed)
-    format = format or PRODUCTS[name]
-    x = inputs.normal(shape.m, shape.k)
-    qx, ascales, _ = OPS["quantize_act"].reference(x, None, None, format, segments=segments)
-    flags = (False,) if name == "gemm_w4a4" else ()
-    weight = inputs.weight(shape.n, shape.k, format)
-    return (qx, ascales, *weight, *inputs.companions(shape.m, shape.n, rank, bias), *flags, out_dtype or dtype)
-
-
-def check(name, args, *extra):
-    with use_backend("simt"):
-        got = OPS[name](*args, *extra)
-    want = OPS[name].reference(*args, *extra)
-    assert got.dtype == want.dtype
-    assert_close(name, got, want, format_name(want.dtype))
+PRODUCTS = ("gemm_w4a4", "gemm_w8a8")
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
@@ -81,21 +64,11 @@ def test_gate_and_residual(name, batch, shape):
 @pytest.mark.parametrize("name", PRODUCTS)
 @pytest.mark.parametrize("m", [77, 129], ids=["small_tile", "large_tile"])
 def test_every_schedule_gives_the_same_bits_and_no_race(name, m):
-    args = operands(name, Shape("schedules", m, 136, 320), torch.bfloat16)
-    with use_backend("simt"):
-        want = OPS[name](*args)
-        for seed, run_to_barrier in SCHEDULES:
-            with schedule(seed, run_to_barrier, races=True):
-                assert torch.equal(OPS[name](*args), want)
+    check_schedules(name, operands(name, Shape("schedules", m, 136, 320), torch.bfloat16))
 
 
 def test_segments_in_every_schedule():
-    args = operands("gemm_w8a8", Shape("schedules", 129, 136, 384), torch.bfloat16, segments=3)
-    with use_backend("simt"):
-        want = OPS["gemm_w8a8"](*args)
-        for seed, run_to_barrier in SCHEDULES:
-            with schedule(seed, run_to_barrier, races=True):
-                assert torch.equal(OPS["gemm_w8a8"](*args), want)
+    check_schedules("gemm_w8a8", operands("gemm_w8a8", Shape("schedules", 129, 136, 384), torch.bfloat16, segments=3))
 
 
 def exact_w4a4(qx, ascales, qweight, wscales):

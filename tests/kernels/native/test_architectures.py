@@ -1,0 +1,74 @@
+"""Who is given which kernel: by compute capability, codes, and whether the backend was asked for by name."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from halfbyte.ops import use_backend
+from halfbyte.ops.native.architectures import CAPABILITIES, here, reason_against
+from halfbyte.ops.registry import named_backend
+
+EVERY = "80;86;89;90a;100a;120f"
+GPUS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1))
+
+
+def served(kernel, codes=torch.int8, by_name=False):
+    return [gpu for gpu in GPUS if reason_against(kernel, gpu, EVERY, codes, by_name) is None]
+
+
+@pytest.mark.parametrize("kernel", CAPABILITIES)
+def test_a_kernel_serves_its_range(kernel):
+    lowest, highest = CAPABILITIES[kernel]
+    assert served(kernel) == [gpu for gpu in GPUS if lowest <= gpu <= highest]
+
+
+def test_nvfp4_is_for_sm_120_and_emulated_by_name():
+    assert served("sm120_gemm_nvfp4") == [(12, 0), (12, 1)]
+    assert served("sm120_gemm_nvfp4", by_name=True) == [(9, 0), (12, 0), (12, 1)]
+
+
+def test_e4m3_codes_are_for_tensor_cores_that_have_them_and_emulated_by_name():
+    assert served("sm80_gemm_w8a8", torch.float8_e4m3fn) == [(8, 9), (12, 0), (12, 1)]
+    assert served("sm80_gemm_w8a8", torch.float8_e4m3fn, by_name=True) == [(8, 9), (9, 0), (12, 0), (12, 1)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "gpu", "codes", "sentence"),
+    [
+        ("sm80_gemm_w4a4", (12, 0), torch.int8, "sm80_gemm_w4a4 is made for sm_80 to sm_90, not sm_120"),
+        ("sm120_gemm_nvfp4", (8, 6), torch.int8, "sm120_gemm_nvfp4 is made for sm_120 to sm_121, not sm_86"),
+        (
+            "sm120_gemm_nvfp4", (9, 0), torch.int8,
+            "sm120_gemm_nvfp4 is made for sm_120 to sm_121; sm_90 emulates it when the backend is asked for by name",
+        ),
+        (
+            "sm80_gemm_w8a8", (8, 0), torch.float8_e4m3fn,
+            "sm80_gemm_w8a8 with E4M3 codes is made for sm_89 and sm_120 to sm_121, not sm_80",
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_a_sentence(kernel, gpu, codes, sentence):
+    assert reason_against(kernel, gpu, EVERY, codes) == sentence
+
+
+def test_what_was_not_built_is_refused():
+    assert reason_against("sm80_gemm_w8a8", (8, 7), "86;90a") is None
+    refusal = "the CUDA kernels were built for 86;90a, not sm_80; reinstall on this machine"
+    assert reason_against("sm80_gemm_w8a8", (8, 0), "86;90a") == refusal
+
+
+def test_the_device_and_the_codes_of_the_first_tensor_decide(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    kernels = SimpleNamespace(architectures=EVERY)
+    codes = SimpleNamespace(is_cuda=True, device="cuda:0", dtype=torch.float8_e4m3fn)
+    assert here(kernels, "sm80_gemm_w8a8", codes, by_name=True) is None
+    assert "asked for by name" in here(kernels, "sm80_gemm_w8a8", codes, by_name=False)
+    assert here(kernels, "sm80_gemm_w8a8", torch.empty(1), by_name=True) == "tensors on a GPU needed, got them on cpu"
+
+
+def test_the_backend_asked_for_is_known_inside_the_context_only():
+    before = named_backend()
+    with use_backend("cuda"):
+        assert named_backend() == "cuda"
+    assert named_backend() == before
