@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "../cuda/numbers.h"
-#include "../multiversion.h"
+#include "multiversion.h"
 
 // The loops below are written to be vectorized, which -O2 does only in part.
 #pragma GCC optimize("O3")
