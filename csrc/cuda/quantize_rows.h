@@ -54,7 +54,7 @@ struct QuantizeRows {
             transformed = block.loaded;
             ptx::barrier();
             if (work == kFindPeaks) find_scales();
-            // Held rows leave room for the sums only when nothing reads them any more; the tile holds none for more than 32 ranks.
+            // The sums take the held rows' place, so they wait until nothing reads those; with more than 32 ranks none are held.
             const bool summed = block.loaded ? pass == arguments.tile.passes - 1 : first_rank < arguments.rank;
             if (summed && arguments.rank > 0)
                 down.finish(block, reinterpret_cast<float*>(block.shared), block.loaded ? 0 : first_rank);
@@ -183,8 +183,8 @@ private:
     }
 
     DEVICE void find_scales() const {
-        const int row_in_block = int(threadIdx.x) % block.kRows, row = block.first_row + row_in_block;
-        for (int segment = int(threadIdx.x) / block.kRows; segment < arguments.segments; segment += int(blockDim.x) / block.kRows) {
+        const int thread = int(threadIdx.x), row_in_block = thread % block.kRows, row = block.first_row + row_in_block;
+        for (int segment = thread / block.kRows; segment < arguments.segments; segment += int(blockDim.x) / block.kRows) {
             uint32_t peak = 0;
             for (int part = 0; part < arguments.tile.peaks_per_segment; ++part)
                 peak = larger(peak, ptx::load_shared<uint32_t>(peak_place(segment, part, row_in_block)));

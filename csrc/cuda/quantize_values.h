@@ -50,8 +50,8 @@ DEVICE float scale_from_peak(float peak, ActFormat format) {
     return scale == 0 ? 1.0f : scale;
 }
 
-// values / scale, exact to the last bit where it is not rounded to zero afterwards, and clamped to +-bound unless |values| <= peak
-// shows that this is not needed. `scale` must not be NaN.
+// values / scale, exact to the last bit where it is not rounded to zero afterwards, and clamped to +-bound
+// unless |values| <= peak makes that needless. `scale` must not be NaN.
 DEVICE void divide_by_scale(float (&values)[kRun], float peak, float scale, float bound) {
     bool ordinary = scale >= 0x1p-70f && scale <= 0x1p70f && peak <= (bound + 0.25f) * scale;
     if (!ordinary) {

@@ -71,7 +71,8 @@ void group_norm_quantize(QuantizeArguments arguments, const GroupNormArguments& 
     expect_aligned(16, {{"weight", norm.weight, true}, {"bias", norm.bias, true}, {"workspace", norm.workspace}});
     expect_positive("num_groups", norm.groups);
     expect_multiple("channels", arguments.columns, norm.groups);
-    expect(arguments.rows == norm.batch * norm.pixels, "x: batch times pixels rows needed, got " + std::to_string(arguments.rows));
+    expect(arguments.rows == norm.batch * norm.pixels,
+           "x: batch times pixels rows needed, got " + std::to_string(arguments.rows));
     const GroupNormStatistics statistics =
         plan_group_norm(arguments.x, norm.workspace, norm.batch, norm.pixels, arguments.columns, norm.groups, norm.eps);
     group_norm_statistics(statistics, dtype, stream);

@@ -1,10 +1,19 @@
-"""The quantize kernels' own source on the host shim: the bits of the reference, real layers with K whole, and every schedule alike."""
+"""The quantize kernels' own source on the host shim: the reference's bits, real layers with K whole, every schedule alike."""
 
 import pytest
 import torch
 
 from halfbyte.ops import OPS, use_backend
-from halfbyte.testing import LAYER_SHAPES, SCHEDULES, Inputs, assert_close, format_name, outputs_as_floats, poisoned_empty, schedule
+from halfbyte.testing import (
+    LAYER_SHAPES,
+    SCHEDULES,
+    Inputs,
+    assert_close,
+    format_name,
+    outputs_as_floats,
+    poisoned_empty,
+    schedule,
+)
 
 simt = pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
 HALVES = (torch.float16, torch.bfloat16)
@@ -33,7 +42,7 @@ def run(name, *args):
 
 
 def check_bits(x, *options):
-    """quantize_act: the reference's scales, and its codes where their scale is a number; low-rank activations within their limit."""
+    """quantize_act: the reference's scales, its codes where the scale is a number, low-rank activations within their limit."""
     got, want = run("quantize_act", x, *options), OPS["quantize_act"].reference(x, *options)
     assert torch.equal(got[1].float().nan_to_num(-1), want[1].float().nan_to_num(-1))
     meaningless = want[1][:, : x.shape[0]].t().float().isnan().repeat_interleave(want[0].shape[1] // want[1].shape[0], 1)
