@@ -48,7 +48,9 @@ private:
             for (int half = 0; half < 2; ++half)
                 split(ptx::load_shared<Words4>(hidden.at(row_in_tile, column_in_tile + 8 * half)), x + 4 * half);
             float values[kRun];
-            uint32_t peak = there ? smooth.apply(x, next.shift, values) : 0;
+            unpack_run<T>(x, values);
+            auto word = [&](int i) { return ptx::load_shared<uint32_t>(hidden.at(row_in_tile, column_in_tile + 2 * i)); };
+            uint32_t peak = there ? smooth.apply(next.shift, values, word) : 0;
             if (next.format == ActFormat::kUint4) {
                 UNROLL
                 for (int i = 0; i < kRun; ++i) values[i] = values[i] < 0 ? 0.0f : values[i];
@@ -73,11 +75,11 @@ private:
             constexpr uint8_t kOne = 0x38;
             if (writes_scale) ptx::store(static_cast<uint8_t*>(next.ascales) + scale_index, row < rows ? block.scale : kOne);
         } else if (four_bits) {
-            const float scale = ScaleRule<T>(largest_code(next.format))(peak);
+            const float scale = scale_from_peak<T>(peak, next.format);
             if (writes_scale) ptx::store(static_cast<T*>(next.ascales) + scale_index, ptx::from_float<T>(row < rows ? scale : 1.0f));
             quantize_run(values, next.format, peak, scale, words);
         } else {
-            const float scale = ScaleRule<float>(largest_code(next.format))(peak);
+            const float scale = scale_from_peak<float>(peak, next.format);
             if (writes_scale) ptx::store(static_cast<float*>(next.ascales) + scale_index, row < rows ? scale : 1.0f);
             quantize_run(values, next.format, 0, scale, words);
         }

@@ -35,8 +35,8 @@ struct LowRankDown {
             Words2 down[8];
             UNROLL
             for (int i = 0; i < 8; ++i) {
-                const auto* row = reinterpret_cast<const Words2*>(source + size_t(8 * half + i) * rank);
-                down[i] = valid ? ptx::load_readonly(row) : Words2{0, 0};
+                down[i] = valid ? ptx::load_readonly(reinterpret_cast<const Words2*>(source)) : Words2{0, 0};
+                source += rank;
             }
             UNROLL
             for (int step = 0; step < 2; ++step) {

@@ -8,9 +8,10 @@ namespace halfbyte {
 template <class T>
 struct OptionalRun {
     const T* source;  // or null
-    uint32_t words[8];
+    uint32_t words[8] = {};  // zero: a register written on one path only would stay occupied on all
 
-    DEVICE explicit OptionalRun(const void* source) : source(static_cast<const T*>(source)) {}
+    DEVICE explicit OptionalRun(const T* source) : source(source) {}
+    DEVICE OptionalRun(const void* source, size_t offset) : source(static_cast<const T*>(source)) { load(offset); }
 
     DEVICE void load(size_t offset) {
         if (source) load_words(source + offset, words);
@@ -31,15 +32,14 @@ struct OptionalRun {
 template <class T>
 struct OptionalRowRun {
     OptionalRun<T> run;
-    int rows_each;
-    int loaded_row = -1;
+    int rows_each, row = -1;
 
-    DEVICE OptionalRowRun(const void* source, int rows_each) : run(source), rows_each(rows_each) {}
+    DEVICE OptionalRowRun(const void* source, int rows_each) : run{static_cast<const T*>(source)}, rows_each(rows_each) {}
 
-    DEVICE void load(int row, int columns, int column) {
-        if (!run.source || row / rows_each == loaded_row) return;
-        loaded_row = row / rows_each;
-        run.load(size_t(loaded_row) * columns + column);
+    DEVICE void load(int row_of_x, int columns, int column) {
+        if (!run.source || row_of_x / rows_each == row) return;
+        row = row_of_x / rows_each;
+        run.load(size_t(row) * columns + column);
     }
 };
 

@@ -55,7 +55,8 @@ void with_tile(const QuantizeTile& tile, Dtype dtype, Act act) {
 }
 
 template <class Arguments>
-void launch_rows(void (*kernel)(Arguments), const char* name, const QuantizeTile& tile, Stream stream, const Arguments& arguments) {
+void launch_rows(void (*kernel)(Arguments), const char* name, const QuantizeTile& tile, Stream stream,
+                 const Arguments& arguments) {
     launch(kernel, name, {unsigned(tile.blocks), 1, 1}, 32 * tile.warps, size_t(tile.shared_bytes), stream, arguments);
 }
 

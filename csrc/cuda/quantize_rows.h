@@ -7,16 +7,19 @@
 namespace halfbyte {
 
 // Rows that are quantized as they are. Another source may read all rows in prepare(), keeping kStatistics floats for each in
-// shared memory, and transform() puts what stands for x into the held values.
+// shared memory; its Columns, for 16 columns, put what stands for x into the held values.
 struct RawRows {
     static constexpr bool kTransforms = false;
     static constexpr int kStatistics = 0;
 
     template <class Block>
     DEVICE void prepare(Block&, float*) {}
-    DEVICE void at_columns(int) {}
-    template <class Block>
-    DEVICE void transform(const Block&, int, uint32_t (&)[8]) {}
+
+    struct Columns {
+        DEVICE Columns(const RawRows&, int) {}
+        template <class Block>
+        DEVICE void transform(const Block&, int, uint32_t (&)[8]) {}
+    };
 };
 
 template <class T, int kRowTiles, class Source>
@@ -26,14 +29,13 @@ struct QuantizeRows {
     const QuantizeArguments& arguments;
     Source source;
     RowBlock<T, kSlots> block;
-    SmoothColumns<T> smooth;
     float* statistics;  // after the held values
     float* peaks;
 
     DEVICE QuantizeRows(const QuantizeArguments& arguments, const Source& source, uint8_t* shared)
         : arguments(arguments), source(source),
           block(static_cast<const T*>(arguments.x), arguments.rows, arguments.columns, arguments.tile, shared),
-          smooth(arguments.smooth), statistics(reinterpret_cast<float*>(shared + arguments.tile.values_bytes)),
+          statistics(reinterpret_cast<float*>(shared + arguments.tile.values_bytes)),
           peaks(statistics + Source::kStatistics * block.kRows) {}
 
     // In each pass 32 ranks are projected, as long as there are some; 8-bit codes need a pass for the peaks before their own.
@@ -52,7 +54,7 @@ struct QuantizeRows {
             transformed = block.loaded;
             ptx::barrier();
             if (work == kFindPeaks) find_scales();
-            // Held rows leave room for the sums only when nothing reads them any more; the tile holds none for more than 32 ranks.
+            // The sums take the held rows' place, so they wait until nothing reads those; with more than 32 ranks none are held.
             const bool summed = block.loaded ? pass == arguments.tile.passes - 1 : first_rank < arguments.rank;
             if (summed && arguments.rank > 0)
                 down.finish(block, reinterpret_cast<float*>(block.shared), block.loaded ? 0 : first_rank);
@@ -61,6 +63,8 @@ struct QuantizeRows {
     }
 
 private:
+    static constexpr uint32_t kNvfp4Ones = 0x38383838;
+
     enum Work { kFindPeaks, kQuantize, kNothing };
 
     bool transformed = false;  // the held rows are
@@ -71,13 +75,16 @@ private:
         const bool has_columns = block.has_columns(unit);
         if (Source::kTransforms && !transformed && has_columns) transform(step, column);
         if (work == kNothing) return;
-        if (has_columns) smooth.load(column);
-        const ScaleRule<T> int4_rule(largest_code(format));
-        UnitScales scales;
+        SmoothColumns<T> smooth(arguments.smooth);
+        smooth.load(has_columns ? column : 0);
+        // Of a unit's four-bit groups, 1 where a row is padding. int4: T's bits, of the row in slot q; nvfp4: of this thread's
+        // columns, a byte for each slot.
+        uint32_t own_scales = arguments.tile.four_bits && format > ActFormat::kUint4 ? kNvfp4Ones : ptx::from_float<T>(1.0f).bits;
         ROLLED
         for (int slot = 0; slot < kSlots; ++slot) {
             float values[kRun];
-            uint32_t peak = has_columns ? values_of(step, slot, values) : 0;
+            uint32_t peak = values_of(smooth, step, slot, values);
+            if (!has_columns) peak = 0;
             if (format <= ActFormat::kUint4 || work == kFindPeaks) {
                 peak = larger(peak, ptx::shuffle_xor(peak, 1));
                 peak = larger(peak, ptx::shuffle_xor(peak, 2));
@@ -87,16 +94,16 @@ private:
                 continue;
             }
             if (!has_columns || !block.has_row(slot)) continue;
-            uint32_t words[4];
+            uint32_t words[4] = {};
             if (format == ActFormat::kNvfp4 || format == ActFormat::kNvfp4FourOverSix) {
                 Nvfp4Block quantized = quantize_nvfp4(values, ptx::bits_float(peak), format == ActFormat::kNvfp4FourOverSix);
                 words[0] = quantized.words[0], words[1] = quantized.words[1];
-                scales.put_byte(slot, quantized.scale);
+                own_scales ^= (0x38u ^ quantized.scale) << (8 * slot);
             } else {
                 float group_peak = ptx::bits_float(peak), scale;
                 if (arguments.tile.four_bits) {
-                    scale = int4_rule(group_peak);
-                    if (slot == block.q) scales.own = ptx::from_float<T>(scale);
+                    scale = scale_from_peak<T>(group_peak, format);
+                    if (slot == block.q) own_scales = ptx::from_float<T>(scale).bits;
                 } else {
                     scale = ptx::load_shared<float>(peak_place(block.segment(unit), 0, block.row_in_block(slot)));
                     group_peak = 0;
@@ -107,27 +114,28 @@ private:
         }
         if (work != kQuantize) return;
         if (format <= ActFormat::kUint4)
-            store_int4_scales(unit, scales.own);
+            store_int4_scales(unit, T{uint16_t(own_scales)});
         else if (arguments.tile.four_bits)
-            store_nvfp4_scales(unit, scales.bytes);
+            store_nvfp4_scales(unit, own_scales);
     }
 
     DEVICE void transform(int step, int column) {
-        source.at_columns(column);
+        typename Source::Columns columns(source, column);
         ROLLED
         for (int slot = 0; slot < kSlots; ++slot) {
             if (!block.has_row(slot)) continue;
             uint32_t x[8];
             block.load_held(step, slot, x);
-            source.transform(block, slot, x);
+            columns.transform(block, slot, x);
             block.store_held(step, slot, x);
         }
     }
 
-    DEVICE uint32_t values_of(int step, int slot, float (&values)[kRun]) {
+    DEVICE uint32_t values_of(const SmoothColumns<T>& smooth, int step, int slot, float (&values)[kRun]) {
         uint32_t x[8];
         block.load_held(step, slot, x);
-        uint32_t peak = smooth.apply(x, arguments.shift, values);
+        unpack_run<T>(x, values);
+        uint32_t peak = smooth.apply(arguments.shift, values, [&](int i) { return block.held_word(step, slot, i); });
         if (arguments.format != ActFormat::kUint4) return peak;
         UNROLL
         for (int i = 0; i < kRun; ++i) values[i] = values[i] < 0 ? 0.0f : values[i];
@@ -142,14 +150,6 @@ private:
         else
             ptx::store(reinterpret_cast<Words4*>(qx + index), Words4{words[0], words[1], words[2], words[3]});
     }
-
-    // Of a unit's four-bit groups; 1 where a row is padding.
-    struct UnitScales {
-        T own = ptx::from_float<T>(1.0f);  // int4: of the row in slot q
-        uint32_t bytes = 0x38383838;       // nvfp4: of this thread's columns, one byte for each slot
-
-        DEVICE void put_byte(int slot, uint8_t scale) { bytes ^= (0x38u ^ scale) << (8 * slot); }
-    };
 
     // Thread q of a row's four stores for slot q, so that scales of neighbouring rows leave in one store of the warp.
     DEVICE bool stores_scale() const { return block.q < kSlots && block.row(block.q) < arguments.padded_rows; }
@@ -183,13 +183,12 @@ private:
     }
 
     DEVICE void find_scales() const {
-        const ScaleRule<float> rule(largest_code(arguments.format));
-        for (int i = int(threadIdx.x); i < arguments.segments * block.kRows; i += int(blockDim.x)) {
-            int segment = i / block.kRows, row_in_block = i % block.kRows, row = block.first_row + row_in_block;
+        const int thread = int(threadIdx.x), row_in_block = thread % block.kRows, row = block.first_row + row_in_block;
+        for (int segment = thread / block.kRows; segment < arguments.segments; segment += int(blockDim.x) / block.kRows) {
             uint32_t peak = 0;
             for (int part = 0; part < arguments.tile.peaks_per_segment; ++part)
                 peak = larger(peak, ptx::load_shared<uint32_t>(peak_place(segment, part, row_in_block)));
-            float scale = rule(ptx::bits_float(peak));
+            float scale = scale_from_peak<float>(ptx::bits_float(peak), arguments.format);
             ptx::store_shared(peak_place(segment, 0, row_in_block), scale);
             if (row < arguments.padded_rows)
                 ptx::store(static_cast<float*>(arguments.ascales) + size_t(segment) * arguments.padded_rows + row,

@@ -8,9 +8,12 @@
 
 namespace halfbyte {
 
-constexpr int kQuantizeWarps = 12;  // at most, in a thread block
-constexpr int kQuantizeThreads = 32 * kQuantizeWarps;
-constexpr int kRingBytes = 8192;  // per warp, while rows are streamed
+// A thread block has 16 or 32 rows. Those of 16 run in pairs on a multiprocessor, those of 32 alone.
+constexpr int most_warps(int rows) { return rows == 32 ? 12 : 8; }
+constexpr int blocks_at_once(int rows) { return rows == 32 ? 1 : 2; }
+
+// By each warp, while rows are streamed.
+constexpr int units_streamed(int rows) { return rows == 32 ? 2 : 3; }
 
 struct QuantizeSizes {
     int rows, columns, rank, segments;
@@ -18,7 +21,7 @@ struct QuantizeSizes {
 };
 
 struct QuantizeTile {
-    int rows, warps, blocks, passes;  // rows and warps of a block
+    int rows, warps, blocks, passes;                // rows and warps of a block
     int segment_columns, units_per_segment, units;  // units of 64 columns
     int units_held;                                 // by each warp
     bool four_bits, holds_rows;                     // hold rows instead of reading them again for each pass
@@ -29,7 +32,7 @@ struct QuantizeTile {
 };
 
 constexpr int kQuantizeSharedLimit = 99 * 1024;  // the least that any architecture from sm_80 on gives a block
-constexpr int kManyRows = 2048;          // from here on blocks of 32 rows fill a GPU
+constexpr int kManyRows = 2048;                  // from here on blocks of 32 rows fill a GPU
 
 inline int divide_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -45,7 +48,7 @@ inline QuantizeTile quantize_tile_of(const QuantizeSizes& sizes, int rows, int w
     tile.warps = std::min(warps, tile.units);
     tile.four_bits = sizes.four_bits;
     tile.holds_rows = holds_rows;
-    tile.units_held = holds_rows ? divide_up(tile.units, tile.warps) : kRingBytes / unit_bytes;
+    tile.units_held = holds_rows ? divide_up(tile.units, tile.warps) : units_streamed(rows);
     tile.peaks_per_segment = sizes.four_bits ? 0 : std::min(tile.units_per_segment, tile.warps);
     tile.values_bytes = tile.warps * tile.units_held * unit_bytes;
     // The statistics' partial sums, one for each warp, lie where the peaks come later.
@@ -58,11 +61,11 @@ inline QuantizeTile quantize_tile_of(const QuantizeSizes& sizes, int rows, int w
 // Raises std::invalid_argument when the sizes fit no tile.
 inline QuantizeTile choose_quantize_tile(const QuantizeSizes& sizes) {
     if (sizes.rank <= 32 && (sizes.row_statistics || !sizes.four_bits)) {
-        const QuantizeTile tile = quantize_tile_of(sizes, 16, kQuantizeWarps, true);
+        const QuantizeTile tile = quantize_tile_of(sizes, 16, most_warps(16), true);
         if (tile.shared_bytes <= kQuantizeSharedLimit) return tile;
     }
     const int rows = sizes.rows >= kManyRows ? 32 : 16;
-    for (int warps = kQuantizeWarps; warps > 0; --warps) {
+    for (int warps = most_warps(rows); warps > 0; --warps) {
         const QuantizeTile tile = quantize_tile_of(sizes, rows, warps, false);
         if (tile.shared_bytes <= kQuantizeSharedLimit) return tile;
     }
@@ -72,8 +75,8 @@ inline QuantizeTile choose_quantize_tile(const QuantizeSizes& sizes) {
 
 inline std::string QuantizeTile::describe() const {
     return std::to_string(blocks) + " blocks of " + std::to_string(rows) + " rows, " + std::to_string(warps) + " warps, " +
-           std::to_string(units) + " units of 64 columns, " + std::to_string(passes) + " passes, rows " + (holds_rows ? "held" : "streamed") + ", " +
-           std::to_string(shared_bytes) + " bytes of shared memory";
+           std::to_string(units) + " units of 64 columns, " + std::to_string(passes) + " passes, rows " +
+           (holds_rows ? "held" : "streamed") + ", " + std::to_string(shared_bytes) + " bytes of shared memory";
 }
 
 }  // namespace halfbyte

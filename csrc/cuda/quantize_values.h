@@ -23,7 +23,8 @@ DEVICE uint32_t peak_bits(const float (&values)[kRun]) {
 // rounded to nearest. Source: Markstein, Computation of elementary functions on the IBM RISC System/6000, 1990, theorem 8.
 DEVICE float quotient(float x, float divisor, float reciprocal) {
     float estimate = x * reciprocal;
-    return ptx::fma(ptx::fma(-estimate, divisor, x), reciprocal, estimate);
+    // The remainder's sign is turned twice so that -0 stays -0.
+    return ptx::fma(-ptx::fma(estimate, divisor, -x), reciprocal, estimate);
 }
 
 template <class Scale>
@@ -33,25 +34,24 @@ inline constexpr float kLargest<Half> = 65504.0f;
 template <>
 inline constexpr float kLargest<Bfloat> = 0x1.fep127f;
 
-// formats.scaling.scale_from_peak, rounded to Scale (Half, Bfloat or float).
+DEVICE float largest_code(ActFormat format) {
+    return format == ActFormat::kInt4 ? 7.0f : format == ActFormat::kUint4 ? 15.0f : format == ActFormat::kInt8 ? 127.0f : 448.0f;
+}
+
+// formats.scaling.scale_from_peak, rounded to Scale (Half, Bfloat or float); every format but nvfp4.
 template <class Scale>
-struct ScaleRule {
-    float largest_code, limit;
+DEVICE float scale_from_peak(float peak, ActFormat format) {
+    constexpr float kMax = kLargest<float>;
+    const float headroom = format == ActFormat::kInt4 ? kMax / 8 : format == ActFormat::kUint4 ? kMax / 16
+                         : format == ActFormat::kInt8 ? kMax / 128 : kMax / 449;
+    const float limit = kLargest<Scale> < headroom ? kLargest<Scale> : headroom;
+    float scale = ptx::divide(peak, largest_code(format));
+    scale = ptx::to_float(ptx::from_float<Scale>(scale > limit ? limit : scale));
+    return scale == 0 ? 1.0f : scale;
+}
 
-    DEVICE explicit ScaleRule(float largest_code)
-        : largest_code(largest_code), limit(ptx::divide(kLargest<float>, largest_code + 1)) {
-        if (kLargest<Scale> < limit) limit = kLargest<Scale>;
-    }
-
-    DEVICE float operator()(float peak) const {
-        float scale = ptx::divide(peak, largest_code);
-        scale = ptx::to_float(ptx::from_float<Scale>(scale > limit ? limit : scale));
-        return scale == 0 ? 1.0f : scale;
-    }
-};
-
-// values / scale, exact to the last bit where it is not rounded to zero afterwards, and clamped to +-bound unless |values| <= peak
-// shows that this is not needed. `scale` must not be NaN.
+// values / scale, exact to the last bit where it is not rounded to zero afterwards, and clamped to +-bound
+// unless |values| <= peak makes that needless. `scale` must not be NaN.
 DEVICE void divide_by_scale(float (&values)[kRun], float peak, float scale, float bound) {
     bool ordinary = scale >= 0x1p-70f && scale <= 0x1p70f && peak <= (bound + 0.25f) * scale;
     if (!ordinary) {
@@ -67,10 +67,6 @@ DEVICE void divide_by_scale(float (&values)[kRun], float peak, float scale, floa
 
 // Half to even, in the low bits: 1.5 * 2^23 leaves a float's last bit the weight of one.
 DEVICE uint32_t rounded_bits(float x) { return ptx::float_bits(x + 0x1.8p23f); }
-
-DEVICE float largest_code(ActFormat format) {
-    return format == ActFormat::kInt4 ? 7.0f : format == ActFormat::kUint4 ? 15.0f : format == ActFormat::kInt8 ? 127.0f : 448.0f;
-}
 
 // Codes of values for a scale known already, in the low 2 (int4) or 4 words; every format but nvfp4. `peak` is that of all values
 // the scale was taken from, 0 when the scale has not been rounded. Unsigned values must not be negative.
@@ -90,48 +86,42 @@ DEVICE void quantize_run(float (&values)[kRun], ActFormat format, float peak, fl
     }
 }
 
-// One candidate for an nvfp4 block: codes for a scale that maps the peak to `target`.
 struct Nvfp4Block {
     uint32_t words[2];
     uint8_t scale;
 };
 
-DEVICE Nvfp4Block round_nvfp4(const float (&values)[kRun], float peak, float target) {
+// The block for a scale that maps its peak to `target`, and its squared error.
+DEVICE Nvfp4Block round_nvfp4(const float (&values)[kRun], float peak, float target, float& error) {
     Nvfp4Block block{};
     float scale = ptx::divide(peak, target);
     block.scale = ptx::to_e4m3(scale < 0x1p-9f ? 0x1p-9f : scale);
-    if (is_nan(scale)) return block;
-    float quotients[kRun];
+    scale = ptx::from_e4m3(block.scale);
+    const float reciprocal = ptx::reciprocal(scale);
+    error = 0;
     UNROLL
-    for (int i = 0; i < kRun; ++i) quotients[i] = values[i];
-    divide_by_scale(quotients, peak, ptx::from_e4m3(block.scale), 8.0f);
-    UNROLL
-    for (int i = 0; i < kRun; ++i) block.words[i / 8] |= uint32_t(ptx::to_e2m1(quotients[i])) << (i % 8 * 4);
+    for (int i = 0; i < kRun; ++i) {
+        const uint32_t code = ptx::to_e2m1(quotient(values[i], scale, reciprocal));
+        const float difference = ptx::from_e2m1(code) * scale - values[i];
+        block.words[i / 8] |= code << (i % 8 * 4);
+        error += difference * difference;
+    }
     return block;
 }
 
-DEVICE float squared_error(const float (&values)[kRun], const Nvfp4Block& block) {
-    float sum = 0, scale = ptx::from_e4m3(block.scale);
-    UNROLL
-    for (int i = 0; i < kRun; ++i) {
-        float difference = ptx::from_e2m1(block.words[i / 8] >> (i % 8 * 4)) * scale - values[i];
-        sum += difference * difference;
-    }
-    return sum;
-}
-
 // The outer scale is 1; `peak` is that of the values.
-DEVICE Nvfp4Block quantize_nvfp4(const float (&values)[kRun], float peak, bool four_over_six) {
-    if (!four_over_six) return round_nvfp4(values, peak, 6.0f);
-    Nvfp4Block best{};
-    float least = 0;
-    ROLLED
-    for (int i = 0; i < 2; ++i) {
-        Nvfp4Block block = round_nvfp4(values, peak, i == 0 ? 6.0f : 4.0f);
-        float error = squared_error(values, block);
-        if (i == 0 || error < least) best = block, least = error;
+DEVICE Nvfp4Block quantize_nvfp4(float (&values)[kRun], float peak, bool four_over_six) {
+    if (is_nan(peak)) return {{0, 0}, 0x7f};
+    constexpr float kFarTooLarge = 0x1p20f;  // for the largest scale and code, 448 * 6; and no quotient overflows below it
+    if (peak > kFarTooLarge) {
+        UNROLL
+        for (int i = 0; i < kRun; ++i) values[i] = clamp(values[i], kFarTooLarge);
     }
-    return best;
+    float least, error;
+    Nvfp4Block best = round_nvfp4(values, peak, 6.0f, least);
+    if (!four_over_six) return best;
+    const Nvfp4Block other = round_nvfp4(values, peak, 4.0f, error);
+    return error < least ? other : best;
 }
 
 }  // namespace halfbyte

@@ -13,7 +13,7 @@ template <class T, int kSlots>
 struct RowBlock {
     static constexpr int kRows = 8 * kSlots;
     static constexpr int kUnitBytes = kRows * 128;
-    static constexpr int kAhead = kRingBytes / kUnitBytes - 1;  // units under way while one is worked on
+    static constexpr int kAhead = units_streamed(kRows) - 1;  // units under way while one is worked on
 
     const T* x;
     int rows, columns, first_row;
@@ -44,6 +44,10 @@ struct RowBlock {
     DEVICE void load_held(int step, int slot, uint32_t (&words)[8]) const {
         UNROLL
         for (int half = 0; half < 2; ++half) split(ptx::load_shared<Words4>(held(step, slot, half)), words + 4 * half);
+    }
+
+    DEVICE uint32_t held_word(int step, int slot, int i) const {
+        return ptx::load_shared<uint32_t>(held(step, slot, i / 4) + i % 4 * 4);
     }
 
     DEVICE void store_held(int step, int slot, const uint32_t (&words)[8]) const {

@@ -7,10 +7,11 @@ namespace halfbyte {
 
 template <class T>
 struct SmoothColumns {
-    const T* smooth;  // [columns], or null
-    const T* own;     // this thread's columns
-    uint32_t words[8];
-    float reciprocals[kRun];
+    const T* smooth;         // [columns], or null
+    const T* own = nullptr;  // this thread's columns
+    // Zero where there is nothing to load: a register written on one path only would stay occupied on all.
+    uint32_t words[8] = {};
+    float reciprocals[kRun] = {};
 
     DEVICE explicit SmoothColumns(const void* smooth) : smooth(static_cast<const T*>(smooth)) {}
 
@@ -27,9 +28,9 @@ struct SmoothColumns {
         }
     }
 
-    // values = (x + shift) / smooth. Returns the bits of their peak.
-    DEVICE uint32_t apply(const uint32_t (&x)[8], float shift, float (&values)[kRun]) const {
-        unpack_run<T>(x, values);
+    // values = (x + shift) / smooth, for x in values. Returns the bits of their peak. word(i): two of x again.
+    template <class Word>
+    DEVICE uint32_t apply(float shift, float (&values)[kRun], Word word) const {
         UNROLL
         for (int i = 0; i < kRun; ++i) values[i] += shift;
         if (!smooth) return peak_bits(values);
@@ -42,19 +43,17 @@ struct SmoothColumns {
         }
         uint32_t peak = peak_bits(values);
         constexpr uint32_t kLowest = 0x21800000, kHighest = 0x5d800000;  // 2^-60 and 2^60
-        return peak - kLowest <= kHighest - kLowest ? peak : apply_slowly(x, shift, values);
+        return peak - kLowest <= kHighest - kLowest ? peak : apply_slowly(shift, values, word);
     }
 
 private:
     // For infinities, NaN and numbers so small or large that the short division is not exact. Rolled: it is rare, and long.
-    DEVICE uint32_t apply_slowly(const uint32_t (&x)[8], float shift, float (&values)[kRun]) const {
+    template <class Word>
+    DEVICE uint32_t apply_slowly(float shift, float (&values)[kRun], Word word) const {
         ROLLED
         for (int i = 0; i < 8; ++i) {
-            uint32_t pair = 0;
-            UNROLL
-            for (int j = 0; j < 8; ++j) pair = i == j ? x[j] : pair;
             float low, high;
-            ptx::unpack2<T>(pair, low, high);
+            ptx::unpack2<T>(word(i), low, high);
             low = ptx::divide(low + shift, ptx::to_float(ptx::load_readonly(own + 2 * i)));
             high = ptx::divide(high + shift, ptx::to_float(ptx::load_readonly(own + 2 * i + 1)));
             UNROLL

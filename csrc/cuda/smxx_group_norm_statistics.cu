@@ -31,7 +31,8 @@ KERNEL void LAUNCH_BOUNDS(kThreads, 1) group_norm_blocks_kernel(const GroupNormS
     const int block = thread / vectors, channel = thread % vectors * 8;
     if (block >= arguments.blocks) return;
     const int first = block * arguments.pixels_per_block;
-    const int last = first + arguments.pixels_per_block < arguments.pixels ? first + arguments.pixels_per_block : arguments.pixels;
+    const int full = first + arguments.pixels_per_block;
+    const int last = full < arguments.pixels ? full : arguments.pixels;
     const T* x = static_cast<const T*>(arguments.x) + size_t(batch) * arguments.pixels * arguments.channels + channel;
     Moments moments[8];
     for (int pixel = first; pixel < last; pixel += kPixelsInRegisters) {

@@ -13,14 +13,9 @@ struct NormRows {
 
     const NormArguments& arguments;
     int columns;
-    int column = 0;
-    OptionalRun<T> weight, bias;
-    OptionalRowRun<T> mod_scale, mod_shift;
     float* statistics = nullptr;  // shared [2][rows of the block]: mean, 1 / standard deviation
 
-    DEVICE NormRows(const NormArguments& arguments, int columns)
-        : arguments(arguments), columns(columns), weight(arguments.weight), bias(arguments.bias),
-          mod_scale(arguments.mod_scale, arguments.rows_per_scale), mod_shift(arguments.mod_shift, arguments.rows_per_shift) {}
+    DEVICE NormRows(const NormArguments& arguments, int columns) : arguments(arguments), columns(columns) {}
 
     // The mean comes first and the variance from what is left: squares of x alone would lose it where the mean is large.
     template <int kSlots>
@@ -47,29 +42,34 @@ struct NormRows {
         ptx::barrier();
     }
 
-    DEVICE void at_columns(int first_column) {
-        column = first_column;
-        weight.load(column);
-        bias.load(column);
-        mod_scale.loaded_row = mod_shift.loaded_row = -1;
-    }
+    struct Columns {
+        const NormRows& rows;
+        int column;
+        OptionalRun<T> weight, bias;
+        OptionalRowRun<T> mod_scale, mod_shift;
 
-    template <class Block>
-    DEVICE void transform(const Block& block, int slot, uint32_t (&x)[8]) {
-        mod_scale.load(block.row(slot), columns, column);
-        mod_shift.load(block.row(slot), columns, column);
-        const float mean = ptx::load_shared<float>(statistics + block.row_in_block(slot));
-        const float factor = ptx::load_shared<float>(statistics + block.kRows + block.row_in_block(slot));
-        float values[kRun];
-        unpack_run<T>(x, values);
-        UNROLL
-        for (int i = 0; i < kRun; ++i) values[i] = (values[i] - mean) * factor;
-        weight.apply(values, [](float value, float weight) { return value * weight; });
-        bias.apply(values, [](float value, float bias) { return value + bias; });
-        mod_scale.run.apply(values, [](float value, float scale) { return value * (1 + scale); });
-        mod_shift.run.apply(values, [](float value, float shift) { return value + shift; });
-        pack_run<T>(values, x);
-    }
+        DEVICE Columns(const NormRows& rows, int column)
+            : rows(rows), column(column), weight(rows.arguments.weight, column), bias(rows.arguments.bias, column),
+              mod_scale(rows.arguments.mod_scale, rows.arguments.rows_per_scale),
+              mod_shift(rows.arguments.mod_shift, rows.arguments.rows_per_shift) {}
+
+        template <class Block>
+        DEVICE void transform(const Block& block, int slot, uint32_t (&x)[8]) {
+            mod_scale.load(block.row(slot), rows.columns, column);
+            mod_shift.load(block.row(slot), rows.columns, column);
+            const float mean = ptx::load_shared<float>(rows.statistics + block.row_in_block(slot));
+            const float factor = ptx::load_shared<float>(rows.statistics + block.kRows + block.row_in_block(slot));
+            float values[kRun];
+            unpack_run<T>(x, values);
+            UNROLL
+            for (int i = 0; i < kRun; ++i) values[i] = (values[i] - mean) * factor;
+            weight.apply(values, [](float value, float weight) { return value * weight; });
+            bias.apply(values, [](float value, float bias) { return value + bias; });
+            mod_scale.run.apply(values, [](float value, float scale) { return value * (1 + scale); });
+            mod_shift.run.apply(values, [](float value, float shift) { return value + shift; });
+            pack_run<T>(values, x);
+        }
+    };
 };
 
 struct NormQuantizeArguments {
@@ -78,7 +78,8 @@ struct NormQuantizeArguments {
 };
 
 template <class T, int kRowTiles>
-KERNEL void LAUNCH_BOUNDS(kQuantizeThreads, 1) norm_quantize_kernel(const NormQuantizeArguments arguments) {
+KERNEL void LAUNCH_BOUNDS(32 * most_warps(16 * kRowTiles), blocks_at_once(16 * kRowTiles))
+    norm_quantize_kernel(const NormQuantizeArguments arguments) {
     SHARED_MEMORY(shared);
     const NormRows<T> rows(arguments.norm, arguments.quantize.columns);
     QuantizeRows<T, kRowTiles, NormRows<T>>(arguments.quantize, rows, shared).run();

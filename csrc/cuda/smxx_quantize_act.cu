@@ -4,7 +4,8 @@
 namespace halfbyte {
 
 template <class T, int kRowTiles>
-KERNEL void LAUNCH_BOUNDS(kQuantizeThreads, 1) quantize_act_kernel(const QuantizeArguments arguments) {
+KERNEL void LAUNCH_BOUNDS(32 * most_warps(16 * kRowTiles), blocks_at_once(16 * kRowTiles))
+    quantize_act_kernel(const QuantizeArguments arguments) {
     SHARED_MEMORY(shared);
     QuantizeRows<T, kRowTiles, RawRows>(arguments, RawRows(), shared).run();
 }

@@ -14,7 +14,14 @@ from ..quantize_act import quantize_act as op
 from .operands import DTYPE_CODE, addresses, dense, one_half_dtype, stream_of
 
 # The order of the C++ enum ActFormat: by format and its flag, unsigned or four_over_six.
-FORMAT_CODE = {("int4", False): 0, ("int4", True): 1, ("nvfp4", False): 2, ("nvfp4", True): 3, ("int8", False): 4, ("fp8", False): 5}
+FORMAT_CODE = {
+    ("int4", False): 0,
+    ("int4", True): 1,
+    ("nvfp4", False): 2,
+    ("nvfp4", True): 3,
+    ("int8", False): 4,
+    ("fp8", False): 5,
+}
 MAX_RANK = 128
 COLUMNS_EACH = 16  # of a thread
 
@@ -43,7 +50,8 @@ class Quantization:
             return reason
         width = x.shape[-1] // self.segments
         if not x.numel() or width % COLUMNS_EACH:
-            return f"x must not be empty and its segments a multiple of {COLUMNS_EACH} columns, got {list(x.shape)} in {self.segments}"
+            needed = f"x must not be empty and its segments a multiple of {COLUMNS_EACH} columns"
+            return f"{needed}, got {list(x.shape)} in {self.segments}"
         if self.rank % 4 or self.rank > MAX_RANK:
             return f"the rank must be a multiple of 4 up to {MAX_RANK}, got {self.rank}"
         return None
