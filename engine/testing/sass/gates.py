@@ -45,4 +45,6 @@ GATES = (
     Gate("sm80_gemm_w8a8", "GemmTile<64, 64,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=1.65, max_registers=128),
     Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("89",), "QMMA.16832.F32.E4M3", max_per_entry=3.0),
     Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=3.2),
+    Gate("sm120_gemm_nvfp4", "GemmTile<256, 128,", ("120f",), "OMMA.SF.16864", max_per_entry=1.1),
+    Gate("sm120_gemm_nvfp4", "GemmTile<64, 64,", ("120f",), "OMMA.SF.16864", max_per_entry=2.35, max_registers=128),
 )

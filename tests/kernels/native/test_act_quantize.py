@@ -7,7 +7,7 @@ from halfbyte.ops import OPS, use_backend
 from halfbyte.testing import SCHEDULES, Inputs, Shape, assert_close, outputs_as_floats, schedule
 
 kernels = pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
-PRODUCTS = {"gemm_w4a4": "int4", "gemm_w8a8": "int8"}
+PRODUCTS = {"gemm_w4a4": "int4", "gemm_w8a8": "int8", "gemm_nvfp4": "nvfp4"}
 
 
 def operands(name, shape, dtype=torch.bfloat16, seed=0):
@@ -94,5 +94,6 @@ def test_the_wrappers_know_the_tiles_of_the_kernels(m):
     from halfbyte.ops.native import gemm
 
     assert kernels.choose_gemm_w4a4_tile(m, 512, True).block_n == gemm.BLOCK_N
+    assert kernels.choose_gemm_nvfp4_tile(m, 512, True).block_n == gemm.BLOCK_N
     assert kernels.choose_gemm_w8a8_tile(m, 512, False, True).block_n == gemm.W8A8_NEXT_LAYER_BLOCK_N
     assert kernels.choose_gemm_w8a8_tile(m, 512, True, True).block_n == gemm.BLOCK_N

@@ -98,8 +98,10 @@ def test_rows_of_codes_that_no_vector_fits_are_refused():
         OPS[NAME](*args)
 
 
-def test_few_rows_take_small_tiles_and_both_fit_a_block_of_sm_120():
-    for m, start in ((128, "64x64 tiles"), (129, "256x128 tiles")):
-        description = simt.describe_gemm_nvfp4_tile(m, 3072)
-        assert description.startswith(start)
-        assert int(description.split(" bytes shared")[0].split()[-1]) <= 99 * 1024
+@pytest.mark.parametrize(
+    ("m", "quantized", "tiles"), [(128, False, "64x64"), (129, False, "256x128"), (128, True, "256x128")]
+)
+def test_few_rows_take_small_tiles_and_all_fit_a_block_of_sm_120(m, quantized, tiles):
+    description = str(simt.choose_gemm_nvfp4_tile(m, 3072, quantized))
+    assert description.startswith(f"{tiles} tiles")
+    assert int(description.split(" bytes shared")[0].split()[-1]) <= 99 * 1024

@@ -9,7 +9,7 @@ struct Registers {
     uint32_t a[4], b[2], d[4], sfa, sfb;
 };
 
-enum class Instruction { kS4, kU4S4, kS8, kE4m3, kE4m3UnitScaled, kHalf, kBfloat, kNvfp4, kNvfp4Emulated };
+enum class Instruction { kS4, kU4S4, kS8, kE4m3, kE4m3UnitScaled, kHalf, kBfloat, kNvfp4, kNvfp4Emulated, kNvfp4Lanes, kNvfp4EmulatedLanes };
 
 template <Instruction kInstruction, class Sum>
 KERNEL void multiply(const CheckArguments arguments) {
@@ -27,6 +27,8 @@ KERNEL void multiply(const CheckArguments arguments) {
     if constexpr (kInstruction == Instruction::kBfloat) ptx::mma_16bit<Bfloat>(d, a, b);
     if constexpr (kInstruction == Instruction::kNvfp4) ptx::mma_nvfp4(d, a, b, word(10), word(11));
     if constexpr (kInstruction == Instruction::kNvfp4Emulated) ptx::emulated_mma_nvfp4(d, a, b, word(10), word(11));
+    if constexpr (kInstruction == Instruction::kNvfp4Lanes) ptx::mma_nvfp4(d, a, b, word(10), word(11), 1, 3);
+    if constexpr (kInstruction == Instruction::kNvfp4EmulatedLanes) ptx::emulated_mma_nvfp4(d, a, b, word(10), word(11), 1, 3);
     for (int i = 0; i < 4; ++i) ptx::store(reinterpret_cast<Sum*>(arguments.y) + 4 * threadIdx.x + i, d[i]);
 }
 
@@ -74,6 +76,8 @@ const NamedCheck kInstructions[] = {
     {"mma_16bit<Bfloat>", start_multiply<Instruction::kBfloat, float>},
     {"mma_nvfp4", start_multiply<Instruction::kNvfp4, float>},
     {"emulated_mma_nvfp4", start_multiply<Instruction::kNvfp4Emulated, float>},
+    {"mma_nvfp4, other lanes", start_multiply<Instruction::kNvfp4Lanes, float>},
+    {"emulated_mma_nvfp4, other lanes", start_multiply<Instruction::kNvfp4EmulatedLanes, float>},
     {"ldmatrix_x4", start_load_matrices<false>},
     {"ldmatrix_x4_trans", start_load_matrices<true>},
     {"shuffle", start_shuffle},

@@ -105,14 +105,14 @@ def nvfp4_registers(checks, seed, scale_codes):
     return registers
 
 
-def nvfp4_wanted(registers):
+def nvfp4_wanted(registers, thread_a=0, thread_b=0):
     def scales(words):
         return np.ascontiguousarray(words)[:, None].view(ml_dtypes.float8_e4m3fn).astype(np.float64).repeat(16, 1)
 
     a, b = matrices(registers, nibbles, nibbles)
     rows = np.arange(16)
-    a = E2M1[a] * scales(registers["sfa"][4 * (rows % 8) + rows // 8])
-    b = E2M1[b] * scales(registers["sfb"][4 * np.arange(8)])
+    a = E2M1[a] * scales(registers["sfa"][4 * (rows % 8) + 2 * thread_a + rows // 8])
+    b = E2M1[b] * scales(registers["sfb"][4 * np.arange(8) + thread_b])
     return registers["d"].view(np.float32).astype(np.float64) + fragments(a @ b.T), fragments(np.abs(a) @ np.abs(b).T)
 
 
@@ -122,6 +122,8 @@ def test_nvfp4_product_is_exact_where_float32_holds_it(checks, name, seed):
     powers_of_two = np.array([0x28, 0x30, 0x38, 0x40, 0x48])  # 1/4 to 4
     registers = nvfp4_registers(checks, seed, powers_of_two)
     assert (run(checks, name, registers, np.float32) == nvfp4_wanted(registers)[0]).all()
+    other_lanes = run(checks, f"{name}, other lanes", registers, np.float32)
+    assert (other_lanes == nvfp4_wanted(registers, thread_a=1, thread_b=3)[0]).all()
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -9,8 +9,8 @@ from halfbyte.testing.sass.compile import FLAGS
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ROOT / "csrc" / "cuda"
-CHECKED = [("sm80_gemm_w4a4", "86"), ("sm80_gemm_w8a8", "120f")]
-EMULATED = {("sm80_gemm_w4a4", "90a")}
+CHECKED = [("sm80_gemm_w4a4", "86"), ("sm80_gemm_w8a8", "120f"), ("sm120_gemm_nvfp4", "120f"), ("sm120_gemm_nvfp4", "90a")]
+EMULATED = {("sm80_gemm_w4a4", "90a"), ("sm120_gemm_nvfp4", "90a")}
 
 
 @pytest.mark.parametrize(("stem", "arch"), CHECKED)
