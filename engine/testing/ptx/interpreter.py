@@ -1,0 +1,115 @@
+"""Run an entry over a grid: each thread of a few blocks is one column of numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import arithmetic, async_copy, bits, comparison, conversion, data_movement, matrix, warp  # noqa: F401, they register opcodes
+from .control import Barriers, Leave, leave
+from .faults import LaneError, PtxFault
+from .machine import WARP, Active, Machine
+from .memory import Memory
+from .registry import DECODERS, Step
+from .syntax import Instruction, Kernel, Module
+
+# numpy's time for one instruction hardly grows up to here.
+LANES_AT_ONCE = 2048
+
+
+def launch(
+    module: Module, name: str, grid: tuple[int, int, int], threads: int, shared_bytes: int, arguments: bytes, memory: Memory,
+    label: str = "",
+) -> int:  # fmt: skip
+    """Run every block of a launch; returns how many instructions were executed, each counted once for all lanes it ran on.
+
+    threads: of one block, in whole warps, along x. shared_bytes: dynamic shared memory. arguments: the argument buffer as CUDA's
+    ABI lays it out, for a kernel of one struct its bytes. memory: what the kernel may touch; addresses are those of this process.
+    label: what a fault calls the kernel, instead of its mangled name.
+    Raises PtxFault for a kernel that does wrong, UnsupportedPtx for PTX not known here.
+    """
+    if name not in module.entries:
+        raise ValueError(f"entry: one of {', '.join(module.entries)} needed, got {name}")
+    kernel = module.entries[name]
+    if threads % WARP or not 0 < threads <= (kernel.max_threads or 1024):
+        raise ValueError(f"threads: a multiple of {WARP} up to {kernel.max_threads or 1024} needed, got {threads}")
+    blocks = grid[0] * grid[1] * grid[2]
+    together = max(1, min(blocks, LANES_AT_ONCE // threads))
+    machine = Machine(module, kernel, grid, threads, together, shared_bytes, arguments, memory)
+    program = _Program(machine, kernel, label or name)
+    with np.errstate(all="ignore"):
+        return sum(program.run(first) for first in range(0, blocks, together))
+
+
+@dataclass
+class _BoundBlock:
+    """A basic block as functions of the active lanes."""
+
+    steps: list[tuple[Instruction, Step]]
+    terminator: Instruction | None
+    leave: Leave
+
+
+class _Program:
+    """A kernel's basic blocks, bound to one machine when they first run: kernels have many ways that a launch never takes."""
+
+    def __init__(self, machine: Machine, kernel: Kernel, label: str) -> None:
+        self.machine, self.label = machine, label
+        self.barriers = Barriers(machine.lanes, machine.threads)
+        self.blocks = kernel.blocks
+        self.bound: dict[int, _BoundBlock] = {}
+
+    def block(self, index: int) -> _BoundBlock:
+        if index not in self.bound:
+            block = self.blocks[index]
+            steps = [(one, decoded(self.machine, one)) for one in block.instructions]
+            self.bound[index] = _BoundBlock(steps, block.terminator, leave(self.machine, block, self.barriers))
+        return self.bound[index]
+
+    def run(self, first_block: int) -> int:
+        active = self.machine.begin(first_block)
+        self.barriers.waiting.clear()
+        executed = 0
+        paths = {0: active.mask}
+        while paths:
+            index = min(paths)
+            active = Active(paths.pop(index))
+            block = self.block(index)
+            instruction = None
+            try:
+                for instruction, step in block.steps:
+                    step(active)
+                instruction = block.terminator
+                going = block.leave(active)
+                if not paths and not going:
+                    self.barriers.raise_if_stuck()
+            except LaneError as error:
+                raise self.fault(instruction, error) from None
+            for successor, mask in going:
+                paths[successor] = paths[successor] | mask if successor in paths else mask
+            executed += len(block.steps) + (block.terminator is not None)
+        return executed
+
+    def fault(self, instruction: Instruction | None, error: LaneError) -> PtxFault:
+        where = f"PTX line {instruction.line} ({instruction.text})" if instruction else "its end"
+        return PtxFault(f"{self.label}, {where}, {self.machine.place(error.lane)}: {error.sentence}")
+
+
+def decoded(machine: Machine, instruction: Instruction) -> Step:
+    decoder: Callable[[Machine, Instruction], Step] | None = DECODERS.get(instruction.opcode)
+    if decoder is None:
+        raise instruction.unsupported(f"opcode {instruction.opcode} is not known here")
+    step = decoder(machine, instruction)
+    if instruction.predicate is None:
+        return step
+    name, negated = instruction.predicate
+    predicate = machine.source(instruction, name, "pred")
+
+    def guarded(active: Active) -> None:
+        chosen = active.restrict(~predicate if negated else predicate)
+        if chosen is not None:
+            step(chosen)
+
+    return guarded

@@ -1,0 +1,175 @@
+"""The state that instructions work on: registers, memory spaces, and which lanes are active."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from .async_copy import AsyncCopies
+from .faults import LaneError
+from .memory import FIRST_ADDRESS, FlatView, Memory, PrivateMemory, Segment
+from .syntax import Instruction, Kernel, Module, Variable
+from .values import DTYPES, Array, Registers, constant
+
+WARP = 32
+ADDRESS = re.compile(r"\[\s*([^+\]]+?)\s*(?:\+\s*(-?\w+))?\s*\]")
+
+
+class Active:
+    """The lanes an instruction runs on. where: for masked writes; lanes: for indexing."""
+
+    def __init__(self, mask: Array) -> None:
+        self.mask = mask
+        self.full = bool(mask.all())
+        self.where: Array | bool = True if self.full else mask
+        self.lanes: Array | slice = slice(None) if self.full else np.flatnonzero(mask)
+
+    def restrict(self, condition: Array) -> Active | None:
+        """The active lanes where condition holds, None when there are none."""
+        mask = self.mask & condition
+        if not mask.any():
+            return None
+        return Active(mask)
+
+    def whole_warps(self, what: str) -> None:
+        """Raises LaneError naming a lane that came without the rest of its warp."""
+        if not self.full:
+            warps = self.mask.reshape(-1, WARP)
+            alone = warps.any(1) != warps.all(1)
+            if alone.any():
+                lane = int(np.argmax(self.mask & alone.repeat(WARP)))
+                count = int(warps[lane // WARP].sum())
+                raise LaneError(lane, f"divergent {what}: {count} of the {WARP} threads of its warp are here")
+
+
+class Machine:
+    """A batch of blocks of one launch: blocks x threads lanes that run together."""
+
+    def __init__(
+        self, module: Module, kernel: Kernel, grid: tuple[int, int, int], threads: int, blocks: int,
+        shared_bytes: int, arguments: bytes, memory: Memory,
+    ) -> None:  # fmt: skip
+        self.kernel, self.grid, self.threads, self.blocks = kernel, grid, threads, blocks
+        self.lanes = blocks * threads
+        self.registers = Registers(kernel.registers, self.lanes)
+        lane = np.arange(self.lanes)
+        self.symbols: dict[str, int] = {}
+        self._constants: dict[tuple[str, str], Array] = {}
+        self.owned: list[Array] = []
+
+        variables = [*module.variables, *kernel.variables]
+        shared_size = self._lay_out(variables, "shared", shared_bytes)
+        local_size = self._lay_out(variables, "local", 0)
+        self.shared = PrivateMemory("shared", blocks, shared_size, lane // threads)
+        self.local = PrivateMemory("local", self.lanes, local_size, lane)
+        segments = [self._own(v) for v in variables if v.space in ("global", "const")]
+        self.memory: FlatView = memory.with_segments([*segments, *self._parameters(arguments)]).view()
+        self.copies = AsyncCopies(self.lanes)
+        self.special = self._special_registers(lane)
+
+    def begin(self, first_block: int) -> Active:
+        """Fresh state for the batch that starts at a block; the lanes of blocks beyond the grid stay inactive."""
+        self.registers.poison()
+        self.shared.poison()
+        self.local.poison()
+        self.copies = AsyncCopies(self.lanes)
+        block = first_block + np.arange(self.lanes) // self.threads
+        x, y, z = self.grid
+        for axis, index in zip("xyz", (block % x, block // x % y, block // (x * y))):
+            self.special[f"%ctaid.{axis}"][:] = index
+        return Active(block < x * y * z)
+
+    def place(self, lane: int) -> str:
+        """The thread and block of a lane, in words."""
+        block = ", ".join(str(int(self.special[f"%ctaid.{axis}"][lane])) for axis in "xyz")
+        return f"thread {lane % self.threads} of block ({block})"
+
+    def source(self, instruction: Instruction, operand: str, type: str) -> Array:
+        """What an operand holds, one value per lane."""
+        if operand in self.registers:
+            try:
+                return self.registers.source(operand, type)
+            except ValueError as error:
+                raise instruction.unsupported(str(error)) from None
+        if operand in self.special:
+            return self.special[operand].astype(DTYPES[type]) if "ctaid" not in operand else self._live(operand, type)
+        value = constant(operand, type)
+        if value is None:
+            name, _, offset = operand.partition("+")
+            if name not in self.symbols:
+                raise instruction.unsupported(f"no meaning is known here for {operand}")
+            value = DTYPES[type].type(self.symbols[name] + int(offset or "0", 0))
+        key = (type, repr(value))
+        if key not in self._constants:
+            self._constants[key] = np.full(self.lanes, value, DTYPES[type])
+        return self._constants[key]
+
+    def target(self, instruction: Instruction, operand: str, type: str) -> Array:
+        """A view through which a result is written; `_` leads nowhere."""
+        if operand == "_":
+            return np.empty(self.lanes, DTYPES[type])
+        if operand not in self.registers:
+            raise instruction.unsupported(f"no register {operand}")
+        try:
+            return self.registers.target(operand, type)
+        except ValueError as error:
+            raise instruction.unsupported(str(error)) from None
+
+    def address(self, instruction: Instruction, operand: str) -> tuple[Array, np.generic]:
+        """Base, one per lane in 64 bits or 32, and the constant to add to it, of an operand such as [%rd1+8]."""
+        match = ADDRESS.fullmatch(operand)
+        if match is None:
+            raise instruction.unsupported(f"an address needed, got {operand}")
+        base, offset = match[1], int(match[2] or "0", 0)
+        narrow = base in self.registers and self.registers.row(base).dtype.itemsize == 4
+        dtype = np.dtype("u4" if narrow else "u8")
+        return self.source(instruction, base, "u32" if narrow else "u64"), dtype.type(offset % (1 << 8 * dtype.itemsize))
+
+    def _live(self, operand: str, type: str) -> Array:
+        return self.special[operand].view(DTYPES[type]) if DTYPES[type].itemsize == 4 else self.special[operand]
+
+    def _lay_out(self, variables: list[Variable], space: str, dynamic_bytes: int) -> int:
+        """Give each variable of a space its address; an unsized array starts where the sized ones end."""
+        end = FIRST_ADDRESS
+        for variable in sorted((v for v in variables if v.space == space), key=lambda v: not v.size):
+            self.symbols[variable.name] = start = -(-end // variable.align) * variable.align
+            end = start + variable.size
+            last = start
+        unsized = any(v.space == space and not v.size for v in variables)
+        return (last if unsized else end) - FIRST_ADDRESS + dynamic_bytes
+
+    def _own(self, variable: Variable) -> Segment:
+        data = np.zeros(max(variable.size, 1) + variable.align, np.uint8)
+        self.owned.append(data)
+        start = -data.ctypes.data % variable.align
+        if variable.initial is not None:
+            data[start : start + variable.size] = np.frombuffer(variable.initial, np.uint8)
+        self.symbols[variable.name] = data.ctypes.data + start
+        return Segment(variable.name, data.ctypes.data + start, variable.size, variable.space == "global")
+
+    def _parameters(self, arguments: bytes) -> list[Segment]:
+        offsets, size = self.kernel.parameter_offsets()
+        if len(arguments) != size:
+            raise ValueError(f"arguments: the {size} bytes of {self.kernel.name} needed, got {len(arguments)}")
+        data = np.zeros(size + 32, np.uint8)
+        start = -data.ctypes.data % 16
+        data[start : start + size] = np.frombuffer(arguments, np.uint8)
+        self.owned.append(data)
+        self.symbols |= {name: data.ctypes.data + start + offset for name, offset in offsets.items()}
+        return [Segment("the arguments", data.ctypes.data + start, size, False)]
+
+    def _special_registers(self, lane: Array) -> dict[str, Array]:
+        thread, ones = (lane % self.threads).astype(np.uint32), np.ones(self.lanes, np.uint32)
+        laneid = thread % np.uint32(WARP)
+        bit = np.uint32(1) << laneid
+        fixed = {
+            "%tid.x": thread, "%tid.y": 0 * ones, "%tid.z": 0 * ones,
+            "%ntid.x": self.threads * ones, "%ntid.y": ones, "%ntid.z": ones,
+            "%laneid": laneid, "%warpid": thread // np.uint32(WARP), "%nwarpid": self.threads // WARP * ones,
+            "%lanemask_eq": bit, "%lanemask_lt": bit - np.uint32(1), "%lanemask_le": bit | (bit - np.uint32(1)),
+            "%lanemask_gt": ~(bit | (bit - np.uint32(1))), "%lanemask_ge": ~(bit - np.uint32(1)),
+            "%dynamic_smem_size": self.shared.size * ones,
+        }  # fmt: skip
+        fixed |= {f"%nctaid.{axis}": extent * ones for axis, extent in zip("xyz", self.grid)}
+        return {name: value.astype(np.uint32) for name, value in fixed.items()} | {f"%ctaid.{a}": 0 * ones for a in "xyz"}
