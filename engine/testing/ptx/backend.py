@@ -15,14 +15,15 @@ from .memory import Memory
 class RecordedKernels:
     """The host code of the SIMT extension, with launches run on the PTX for one architecture.
 
-    It stands where the wrappers in ops/native expect an extension module. ops: op name -> function. launched: the entries run.
+    It stands where the wrappers in ops/native expect an extension module. ops: op name -> function. launched: file stem -> its
+    entries that have run.
     """
 
     def __init__(self, simt: ModuleType, arch: str) -> None:
         self._simt = simt
         self._memory = Memory([])
         self._files = [PtxModule(source, arch) for source in sorted(SOURCES.glob("*.cu"))]
-        self.launched: set[str] = set()
+        self.launched: dict[str, set[str]] = {}
         self.ops = implementations(self)
 
     def __getattr__(self, name: str) -> object:
@@ -49,7 +50,7 @@ class RecordedKernels:
         file = self.file_of(symbol, name)
         label = f"{name} ({file.source.name}, compute_{file.arch})"
         launch(file.module(symbol), symbol, grid, threads, shared_bytes, arguments, self._memory, label)
-        self.launched.add(symbol)
+        self.launched.setdefault(file.source.stem, set()).add(symbol)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Every kernel of csrc/cuda, as nvcc compiles it, against the op's reference, and bit for bit against the SIMT shim."""
 
 import importlib.util
+import inspect
 import shutil
 
 import pytest
@@ -26,23 +27,25 @@ FILES = [
     for arch, capability in ARCHS.items()
     if CAPABILITIES[file][0] <= capability <= CAPABILITIES[file][1]
 ]
-# Few rows and many take different tiles; neither M nor N fills one.
-SHAPES = (Shape("few rows", 33, 208, 256), Shape("many rows", 133, 144, 192))
+# Neither M nor N fills a tile. Products take other tiles with many rows, and the quantize kernels with thousands.
+FEW_ROWS = Shape("few rows", 33, 208, 256)
+MANY_ROWS = Shape("many rows", 133, 144, 192)
+THOUSANDS = Shape("thousands of rows", 2053, 16, 64)
 DTYPES = (torch.float16, torch.bfloat16)
 
 
-def example_calls(name, arch):
-    """(id, arguments) of an op: every variant at both shapes, fused ops at one, as they run the same kernels."""
-    fused = name not in ("gemm_w4a4", "gemm_w8a8")
-    for shape in SHAPES[:1] if fused else SHAPES:
-        for dtype in DTYPES:
-            calls = calls_of(name, shape, dtype)
-            if name == "gemm_w8a8":
-                calls |= segmented_calls(shape, dtype)
-            for id, args in calls.items():
-                has_fp8 = any(isinstance(arg, torch.Tensor) and arg.dtype == torch.float8_e4m3fn for arg in args)
-                if OPS[name].rejects["simt"](*args) is None and not (has_fp8 and ARCHS[arch] < FIRST_FP8):
-                    yield f"{name}, {id}, {shape.name}, {dtype}", args
+def example_calls(name, dtype):
+    """(id, arguments) of an op, so that every entry of its file runs."""
+    calls = calls_of(name, FEW_ROWS, dtype)
+    if name in ("gemm_w4a4", "gemm_w8a8"):
+        calls |= {f"{id}, many rows": args for id, args in calls_of(name, MANY_ROWS, dtype).items()}
+    if name == "gemm_w8a8":
+        calls |= segmented_calls(FEW_ROWS, dtype)
+    elif name.startswith("gemm_w8a8_"):
+        calls |= int8_calls(name, calls, dtype)
+    elif name in ("quantize_act", "norm_quantize", "group_norm_silu_quantize"):
+        calls |= calls_of_rank_64(name, dtype)
+    return calls.items()
 
 
 def segmented_calls(shape, dtype):
@@ -56,25 +59,55 @@ def segmented_calls(shape, dtype):
     return calls
 
 
+def int8_calls(name, calls, dtype):
+    """The calls of a fused op after an INT8 product; calls_of has those after an FP8 one."""
+    product = calls_of("gemm_w8a8", FEW_ROWS, dtype)["int8-low-rank"]
+    return {f"int8, {id}": (*product, *args[len(product) :]) for id, args in calls.items()}
+
+
+def calls_of_rank_64(name, dtype):
+    """With thousands of rows, and too many ranks for rows to be held in shared memory."""
+    calls = {}
+    for id, args in calls_of(name, THOUSANDS, dtype).items():
+        position = list(inspect.signature(OPS[name].reference).parameters).index("proj_down")
+        if isinstance(args[position], torch.Tensor):
+            proj_down = Inputs(dtype).normal(args[position].shape[0], 64, scale=0.1)
+            calls[f"{id}, rank 64"] = (*args[:position], proj_down, *args[position + 1 :])
+    return calls
+
+
+def runs_on(arch, name, args):
+    has_fp8 = any(isinstance(arg, torch.Tensor) and arg.dtype == torch.float8_e4m3fn for arg in args)
+    return OPS[name].rejects["simt"](*args) is None and not (has_fp8 and ARCHS[arch] < FIRST_FP8)
+
+
+def as_bytes(outputs):
+    return [tensor.contiguous().view(torch.uint8) for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
 @pytest.mark.parametrize(("file", "arch"), FILES)
 def test_a_file(file, arch):
     names = [name for name, kernel in KERNELS.items() if kernel.file == file]
-    calls = [(name, id, args) for name in names for id, args in example_calls(name, arch)]
+    every = [
+        (name, f"{name}, {id}, {dtype}", args) for name in names for dtype in DTYPES for id, args in example_calls(name, dtype)
+    ]
+    calls = [call for call in every if runs_on(arch, call[0], call[2])]
     with run_on_ptx(arch) as kernels, poisoned_empty():
         results = [kernels.ops[name](*args) for name, _, args in calls]
     for (name, id, args), result in zip(calls, results, strict=True):
         with use_backend("simt"):
             on_the_shim = OPS[name](*args)
-        assert torch.equal(result, on_the_shim), id
+        assert all(map(torch.equal, as_bytes(result), as_bytes(on_the_shim))), id
         want = outputs_as_floats(name, args, OPS[name].reference(*args))
         for output, (tensor, format) in outputs_as_floats(name, args, result).items():
             assert_close(f"{id}, {output}", tensor, want[output][0], format)
-    left_out = {entry for entry in kernels.entries_of(file) - kernels.launched if not (arch == "80" and "E4m3" in entry)}
-    assert not left_out, "no call above runs these kernels"
+    assert file in kernels.launched
+    left_out = {entry for launched in kernels.launched for entry in kernels.entries_of(launched) - kernels.launched[launched]}
+    assert not {entry for entry in left_out if not (arch == "80" and "E4m3" in entry)}, "no call above runs these kernels"
 
 
 def test_8_bit_floats_trap_before_sm_89():
-    args = calls_of("gemm_w8a8", SHAPES[0], torch.float16)["fp8-plain"]
+    args = calls_of("gemm_w8a8", FEW_ROWS, torch.float16)["fp8-plain"]
     with (
         run_on_ptx("80") as kernels,
         pytest.raises(PtxFault, match=r"gemm_w8a8 \(sm80_gemm_w8a8.cu, compute_80\), PTX line .*: trap$"),
