@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "conv2d.h"
 #include "gemm.h"
 #include "quantize.h"
 #ifdef HALFBYTE_SIMT
@@ -60,6 +61,14 @@ GroupNormArguments group_norm_arguments(Address weight, Address bias, Address wo
     return {at(weight), at(bias), at<float>(workspace), batch, pixels, groups, eps, silu};
 }
 
+ConvGeometry conv_geometry(int height, int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
+                           int stride_width, int padding_height, int padding_width, int dilation_height, int dilation_width,
+                           int pixel_bytes) {
+    const int row_step = dilation_height * width - (kernel_width - 1) * dilation_width;
+    return {height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
+            padding_height, padding_width, dilation_height, dilation_width, row_step, pixel_bytes};
+}
+
 }  // namespace
 }  // namespace halfbyte
 
@@ -97,6 +106,15 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("describe_quantize_tile", [](int rows, int columns, int rank, int segments, bool four_bits, bool row_statistics) {
         return choose_quantize_tile({rows, columns, rank, segments, four_bits, row_statistics}).describe();
     });
+    py::class_<ConvGeometry>(module, "ConvGeometry").def(py::init(&conv_geometry));
+    module.def("conv2d_w4a4", [](const GemmArguments& arguments, const ConvGeometry& geometry, int dtype, Stream stream) {
+        conv2d_w4a4({arguments, geometry}, Dtype(dtype), stream);
+    });
+    module.def("conv2d_w8a8", [](const GemmArguments& arguments, const ConvGeometry& geometry, int dtype, Stream stream) {
+        conv2d_w8a8({arguments, geometry}, Dtype(dtype), stream);
+    });
+    module.def("choose_conv2d_w4a4_tile", &choose_conv2d_w4a4_tile, py::arg("m"), py::arg("n"));
+    module.def("choose_conv2d_w8a8_tile", &choose_conv2d_w8a8_tile, py::arg("m"), py::arg("n"));
 #ifdef HALFBYTE_SIMT
     bind_simt(module);
 #endif

@@ -13,6 +13,8 @@ CAPABILITIES = {
     "smxx_quantize_act": ((8, 0), (12, 1)),
     "smxx_norm_quantize": ((8, 0), (12, 1)),
     "smxx_group_norm_quantize": ((8, 0), (12, 1)),
+    "sm80_conv2d_w4a4": ((8, 0), (9, 0)),
+    "sm80_conv2d_w8a8": ((8, 0), (12, 1)),
 }
 FIRST_FP8 = (8, 9)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..registry import OPS
 from .architectures import here
+from .conv2d import conv2d, conv2d_file, conv2d_rejects
 from .fused import (
     with_act,
     with_act_quantize,
@@ -32,20 +33,27 @@ from .quantize import (
 
 @dataclass(frozen=True)
 class Kernel:
-    """file: of csrc/cuda; run(kernels, *args) and rejects(*args) take the op's arguments."""
+    """file: of csrc/cuda, or what finds it; run(kernels, *args), rejects(*args) and file(*args) take the op's arguments."""
 
-    file: str
+    file: str | Callable[..., str]
     run: Callable
     rejects: Callable
 
 
-def product_kernels(name: str, file: str, run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
-    """The product and its fused ops; count: how many arguments the product takes."""
+def residual_kernels(name: str, file: str | Callable[..., str], run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
+    """The product, and with gate and residual; count: how many arguments the product takes."""
     return {
         name: Kernel(file, run, rejects),
+        f"{name}_gate_residual": Kernel(file, with_gate_residual(run, count), with_gate_residual_rejects(rejects, count)),
+    }
+
+
+def product_kernels(name: str, file: str, run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
+    """Those, and with an activation, quantized for the next layer or not."""
+    return {
+        **residual_kernels(name, file, run, rejects, count),
         f"{name}_act": Kernel(file, with_act(run, count), with_act_rejects(rejects, count)),
         f"{name}_act_quantize": Kernel(file, with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)),
-        f"{name}_gate_residual": Kernel(file, with_gate_residual(run, count), with_gate_residual_rejects(rejects, count)),
     }
 
 
@@ -57,6 +65,7 @@ KERNELS: dict[str, Kernel] = {
     "group_norm_silu_quantize": Kernel(
         "smxx_group_norm_quantize", group_norm_silu_quantize, group_norm_silu_quantize_rejects
     ),
+    **residual_kernels("conv2d", conv2d_file, conv2d, conv2d_rejects, 15),
 }
 
 
@@ -68,8 +77,11 @@ def implementations(kernels: ModuleType) -> dict[str, Callable]:
 def cuda_rejects(kernel: Kernel, *args) -> str | None:
     from . import cuda
 
+    if reason := kernel.rejects(*args):
+        return reason
     device = next(arg.device for arg in args if isinstance(arg, Tensor))
-    return here(cuda.kernels, kernel.file, device) or kernel.rejects(*args)
+    file = kernel.file if isinstance(kernel.file, str) else kernel.file(*args)
+    return here(cuda.kernels, file, device)
 
 
 def register() -> None:
