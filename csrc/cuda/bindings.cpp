@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "cache.h"
+#include "conv2d.h"
 #include "gemm.h"
 #include "gemm_w4a16.h"
 #include "qk_norm_rope.h"
@@ -77,6 +78,14 @@ RopeArguments rope_arguments(Floats cos, Floats sin, int64_t rows, int tokens, i
     return {cos, sin, rows, tokens, width, eps, half};
 }
 
+ConvGeometry conv_geometry(int height, int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
+                           int stride_width, int padding_height, int padding_width, int dilation_height, int dilation_width,
+                           int pixel_bytes) {
+    const int row_step = dilation_height * width - (kernel_width - 1) * dilation_width;
+    return {height, width, out_height, out_width, kernel_height, kernel_width, stride_height, stride_width,
+            padding_height, padding_width, dilation_height, dilation_width, row_step, pixel_bytes};
+}
+
 }  // namespace
 }  // namespace halfbyte
 
@@ -84,9 +93,11 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     using namespace halfbyte;
     module.doc() = "GPU kernels of halfbyte on raw addresses";
     module.attr("architectures") = BUILT_ARCHITECTURES;
-    py::class_<NextLayerArguments>(module, "NextLayerArguments").def(py::init([] { return NextLayerArguments{}; })).def(py::init(&next_layer_arguments));
-    py::class_<EpilogueArguments>(module, "EpilogueArguments").def(py::init(&epilogue_arguments));
-    py::class_<GemmArguments>(module, "GemmArguments").def(py::init(&gemm_arguments));
+    // Both extensions may be loaded into one process: each has argument classes of its own.
+    const py::module_local kOwn;
+    py::class_<NextLayerArguments>(module, "NextLayerArguments", kOwn).def(py::init([] { return NextLayerArguments{}; })).def(py::init(&next_layer_arguments));
+    py::class_<EpilogueArguments>(module, "EpilogueArguments", kOwn).def(py::init(&epilogue_arguments));
+    py::class_<GemmArguments>(module, "GemmArguments", kOwn).def(py::init(&gemm_arguments));
     module.def("gemm_w4a4", [](const GemmArguments& arguments, bool act_unsigned, int dtype, Stream stream) {
         gemm_w4a4(arguments, act_unsigned, Dtype(dtype), stream);
     });
@@ -96,14 +107,14 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("gemm_nvfp4", [](const GemmArguments& arguments, int dtype, Stream stream) {
         gemm_nvfp4(arguments, Dtype(dtype), stream);
     });
-    py::class_<TileChoice>(module, "TileChoice").def_readonly("block_n", &TileChoice::block_n).def("__str__", &TileChoice::describe);
+    py::class_<TileChoice>(module, "TileChoice", kOwn).def_readonly("block_n", &TileChoice::block_n).def("__str__", &TileChoice::describe);
     module.def("choose_gemm_w4a4_tile", &choose_gemm_w4a4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
     module.def("choose_gemm_w8a8_tile", &choose_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("segmented") = false,
                py::arg("quantized") = false);
     module.def("choose_gemm_nvfp4_tile", &choose_gemm_nvfp4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
-    py::class_<QuantizeArguments>(module, "QuantizeArguments").def(py::init(&quantize_arguments));
-    py::class_<NormArguments>(module, "NormArguments").def(py::init(&norm_arguments));
-    py::class_<GroupNormArguments>(module, "GroupNormArguments").def(py::init(&group_norm_arguments));
+    py::class_<QuantizeArguments>(module, "QuantizeArguments", kOwn).def(py::init(&quantize_arguments));
+    py::class_<NormArguments>(module, "NormArguments", kOwn).def(py::init(&norm_arguments));
+    py::class_<GroupNormArguments>(module, "GroupNormArguments", kOwn).def(py::init(&group_norm_arguments));
     module.def("quantize_act", [](const QuantizeArguments& arguments, int dtype, Stream stream) {
         quantize_act(arguments, Dtype(dtype), stream);
     });
@@ -118,16 +129,16 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("describe_quantize_tile", [](int rows, int columns, int rank, int segments, bool four_bits, bool row_statistics) {
         return choose_quantize_tile({rows, columns, rank, segments, four_bits, row_statistics}).describe();
     });
-    py::class_<Floats>(module, "Floats").def(py::init([](Address data, int dtype) { return Floats{at(data), Dtype(dtype)}; }));
-    py::class_<W4A16Arguments>(module, "W4A16Arguments").def(py::init(&w4a16_arguments));
+    py::class_<Floats>(module, "Floats", kOwn).def(py::init([](Address data, int dtype) { return Floats{at(data), Dtype(dtype)}; }));
+    py::class_<W4A16Arguments>(module, "W4A16Arguments", kOwn).def(py::init(&w4a16_arguments));
     module.def("gemm_w4a16",
                [](Floats x, Floats smooth, Address parts, bool nvfp4, const W4A16Arguments& arguments, Stream stream) {
                    const WeightFormat format = nvfp4 ? WeightFormat::kNvfp4 : WeightFormat::kInt4;
                    gemm_w4a16(x, smooth, at<uint16_t>(parts), format, arguments, stream);
                });
     module.def("describe_gemm_w4a16", [](int m, int n, int parts) { return choose_w4a16(m, n, parts).describe(); });
-    py::class_<RopeSide>(module, "RopeSide").def(py::init(&rope_side));
-    py::class_<RopeArguments>(module, "RopeArguments").def(py::init(&rope_arguments));
+    py::class_<RopeSide>(module, "RopeSide", kOwn).def(py::init(&rope_side));
+    py::class_<RopeArguments>(module, "RopeArguments", kOwn).def(py::init(&rope_arguments));
     module.def("qk_norm_rope", &qk_norm_rope);
     module.def("describe_qk_norm_rope",
                [](int width, int norm_width) { return choose_qk_norm_rope(width, norm_width).describe(); });
@@ -148,6 +159,15 @@ PYBIND11_MODULE(MODULE_NAME, module) {
         for (Address address : history) pointers.push_back(at<const void>(address));
         forecast(pointers, Dtype(dtype), at<const float>(coefficients), at(out), count, stream);
     });
+    py::class_<ConvGeometry>(module, "ConvGeometry", kOwn).def(py::init(&conv_geometry));
+    module.def("conv2d_w4a4", [](const GemmArguments& arguments, const ConvGeometry& geometry, int dtype, Stream stream) {
+        conv2d_w4a4({arguments, geometry}, Dtype(dtype), stream);
+    });
+    module.def("conv2d_w8a8", [](const GemmArguments& arguments, const ConvGeometry& geometry, int dtype, Stream stream) {
+        conv2d_w8a8({arguments, geometry}, Dtype(dtype), stream);
+    });
+    module.def("choose_conv2d_w4a4_tile", &choose_conv2d_w4a4_tile, py::arg("m"), py::arg("n"));
+    module.def("choose_conv2d_w8a8_tile", &choose_conv2d_w8a8_tile, py::arg("m"), py::arg("n"));
 #ifdef HALFBYTE_SIMT
     bind_simt(module);
 #endif

@@ -24,25 +24,47 @@ struct EightBitMath {
     using Scalar = T;
     using CodeRows = Rows<Tile>;
     static constexpr bool kCompiled = Product::kCompiled;
+    using Arguments = typename CodeRows::Arguments;
     using Sum = typename Product::Sum;
     static constexpr int kScaleBytes = 0;
 
-    const GemmArguments& arguments;
+    const Arguments& arguments;
     const Place<Tile>& place;
     const Columns<Tile>& columns;
     const CodeRows& rows;
-    int segment = 0, steps_left;
+    typename CodeRows::Segment segment;
+    int bytes_left, steps_left;  // in K, and in the segment
+    typename CodeRows::ScaleRow scale_rows[Tile::kTilesM][2];
     Sum sums[Tile::kTilesM][Tile::kTilesN][4];
     float row_scale[Tile::kTilesM][2];
     // Only segments need a second accumulator.
     float y[kSegmented ? Tile::kTilesM : 1][kSegmented ? Tile::kTilesN : 1][4];
 
-    DEVICE EightBitMath(const GemmArguments& arguments, const Place<Tile>& place, const Columns<Tile>& columns, const CodeRows& rows)
-        : arguments(arguments), place(place), columns(columns), rows(rows), steps_left(segment_steps()), sums{}, y{} {
-        if (kSegmented) load_row_scales();
+    DEVICE EightBitMath(const Arguments& arguments, const Place<Tile>& place, const Columns<Tile>& columns, const CodeRows& rows)
+        : arguments(arguments),
+          place(place),
+          columns(columns),
+          rows(rows),
+          segment(arguments),
+          bytes_left(arguments.row_bytes),
+          steps_left(segment_steps()),
+          sums{},
+          y{} {
+        if constexpr (kSegmented) {
+            find_scale_rows();
+            load_row_scales();
+        }
     }
 
     DEVICE int segment_steps() const { return arguments.segment_bytes / kStepBytes; }
+
+    DEVICE void find_scale_rows() {
+        UNROLL
+        for (int i = 0; i < Tile::kTilesM; ++i)
+            UNROLL
+            for (int half = 0; half < 2; ++half)
+                scale_rows[i][half] = rows.scale_row(place.warp_row + 16 * i + 8 * half + place.row_in_group);
+    }
 
     DEVICE void load_row_scales() {
         const auto* scales = static_cast<const float*>(arguments.ascales);
@@ -50,7 +72,7 @@ struct EightBitMath {
         for (int i = 0; i < Tile::kTilesM; ++i)
             UNROLL
             for (int half = 0; half < 2; ++half) {
-                const int index = rows.scale_index(segment, place.warp_row + 16 * i + 8 * half + place.row_in_group);
+                const int index = rows.scale_index(segment, scale_rows[i][half]);
                 row_scale[i][half] = index < 0 ? 0.0f : ptx::load_readonly(scales + index);
             }
     }
@@ -81,12 +103,16 @@ struct EightBitMath {
                 }
         steps_left = segment_steps();
         // The scales of the next segment arrive while its products are summed.
-        ++segment;
-        if (segment * arguments.segment_bytes < arguments.row_bytes) load_row_scales();
+        segment.next();
+        bytes_left -= arguments.segment_bytes;
+        if (bytes_left > 0) load_row_scales();
     }
 
     DEVICE void finish(float (&product)[Tile::kTilesM][Tile::kTilesN][4]) {
-        if (!kSegmented) load_row_scales();
+        if constexpr (!kSegmented) {
+            find_scale_rows();
+            load_row_scales();
+        }
         const auto* scales = static_cast<const float*>(arguments.wscales);
         UNROLL
         for (int j = 0; j < Tile::kTilesN; ++j) {

@@ -129,13 +129,13 @@ DEVICE void write_vector(const float (&values)[kVector], const EpilogueArguments
 }
 
 // y holds the warp's fragments. The staging area lies where the pipeline's stages were: all warps must be through with them.
-template <class T, class Tile>
+template <class T, bool kQuantizes, class Tile>
 DEVICE void write_tile(const float (&y)[Tile::kTilesM][Tile::kTilesN][4], uint8_t* shared, const Place<Tile>& place,
                        const Columns<Tile>& columns, const GemmArguments& arguments) {
     const EpilogueArguments& epilogue = arguments.epilogue;
     const Staging<Tile> staging(shared, place.warp);
     const HiddenTile<Tile> hidden{shared + Staging<Tile>::kBytes};
-    const bool quantized = epilogue.next.qx != nullptr;
+    const bool quantized = kQuantizes && epilogue.next.qx;
     const int width = columns.pairs ? columns.pairs : arguments.n;
     const int vectors = (columns.pairs ? Tile::kWarpN / 2 : Tile::kWarpN) / kVector;
     // Rolled, so that the code of all activations exists once; which fragments are put then takes a comparison.
@@ -174,9 +174,11 @@ DEVICE void write_tile(const float (&y)[Tile::kTilesM][Tile::kTilesN][4], uint8_
             }
         }
     }
-    if (!quantized) return;
-    ptx::barrier();
-    QuantizeHidden<T, Tile>(arguments, place, hidden).run();
+    if constexpr (kQuantizes) {
+        if (!quantized) return;
+        ptx::barrier();
+        QuantizeHidden<T, Tile>(arguments, place, hidden).run();
+    }
 }
 
 }  // namespace halfbyte

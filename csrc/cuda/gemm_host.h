@@ -59,7 +59,7 @@ TileChoice tile_choice_of(int m, int n, bool quantized) {
 }
 
 template <class Math>
-void launch_gemm(const char* name, const GemmArguments& arguments, Stream stream) {
+void launch_gemm(const char* name, const typename Math::Arguments& arguments, Stream stream) {
     const NextLayerArguments& next = arguments.epilogue.next;
     const TileChoice choice = tile_choice_of<Math>(arguments.m, arguments.n, next.qx);
     check_next_layer(next, arguments.epilogue.glu == Glu::kNone ? choice.block_n : choice.block_n / 2);

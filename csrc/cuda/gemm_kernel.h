@@ -1,10 +1,10 @@
 // The tiled matrix product: a pipeline of asynchronous copies over K, then over the ranks, into one float32 accumulator.
 //
-// A Math says what the codes mean. It names its Tile, its Scalar (the 16-bit type of the low-rank operands and the output) and
-// CodeRows (where rows of activations come from), and has
+// A Math says what the codes mean. It names its Tile, its Scalar (the 16-bit type of the low-rank operands and the output),
+// CodeRows (where rows of activations come from) and the Arguments that those need, and has
 //   kCompiled               whether this architecture multiplies such codes at all
 //   kScaleBytes             what it keeps in a stage beside the codes
-//   copy_scales(stage)      starts asynchronous copies of the scales of the next step
+//   copy_scales(stage)      starts copying the scales of the step whose rows were copied last
 //   multiply(fragments, stage)  adds the products of a step
 //   finish(y)               the float32 products with all scales applied
 #pragma once
@@ -29,7 +29,7 @@ constexpr size_t shared_bytes(bool quantized) {
 DEVICE int steps_over(int bytes) { return (bytes + kStepBytes - 1) / kStepBytes; }
 
 template <class Math>
-DEVICE void multiply_tile(const GemmArguments& arguments) {
+DEVICE void multiply_tile(const typename Math::Arguments& arguments) {
     using Tile = typename Math::Tile;
     using T = typename Math::Scalar;
     constexpr int kWeightOffset = Tile::kBlockM * kStepBytes;
@@ -87,12 +87,12 @@ DEVICE void multiply_tile(const GemmArguments& arguments) {
     }
     ptx::cp_async_wait<0>();
     ptx::barrier();
-    write_tile<T>(y, shared, place, columns, arguments);
+    write_tile<T, Math::CodeRows::kHaveNextLayer>(y, shared, place, columns, arguments);
 }
 
 // The host asks the architecture before; what it refuses takes no room in the library.
 template <class Math>
-KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, 1) gemm_kernel(const GemmArguments arguments) {
+KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, 1) gemm_kernel(const typename Math::Arguments arguments) {
     if constexpr (Math::kCompiled) {
         multiply_tile<Math>(arguments);
     } else {

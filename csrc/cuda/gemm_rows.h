@@ -42,9 +42,26 @@ struct RowCopier {
     }
 };
 
+template <class Tile, class T>
+struct TokenScales;
+
 // Rows of the activations: row i of the tile is row first_row + i of qx.
 template <class Tile>
 struct TokenRows {
+    using Arguments = GemmArguments;
+    template <class T>
+    using GroupScales = TokenScales<Tile, T>;
+    using ScaleRow = int;  // -1 outside
+    static constexpr bool kHaveNextLayer = true;  // the output may be quantized for it
+
+    struct Segment {
+        int index = 0;
+
+        DEVICE explicit Segment(const GemmArguments&) {}
+
+        DEVICE void next() { ++index; }
+    };
+
     const GemmArguments& arguments;
     const int first_row;
     RowCopier<Tile, Tile::kPassesA> copier;
@@ -62,10 +79,14 @@ struct TokenRows {
 
     DEVICE void copy(uint8_t* shared) { copier.copy(shared); }
 
-    // Where the activation scale of a row of the tile stands; -1 outside.
-    DEVICE int scale_index(int segment, int row_in_tile) const {
+    DEVICE ScaleRow scale_row(int row_in_tile) const {
         const int row = first_row + row_in_tile;
-        return row < arguments.m ? segment * arguments.padded_m + row : -1;
+        return row < arguments.m ? row : -1;
+    }
+
+    // Where the activation scale of a row stands; -1 outside.
+    DEVICE int scale_index(const Segment& segment, ScaleRow row) const {
+        return row < 0 ? -1 : segment.index * arguments.padded_m + row;
     }
 };
 

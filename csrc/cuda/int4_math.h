@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gemm_kernel.h"
+#include "group_scales.h"
 
 namespace halfbyte {
 
@@ -21,49 +22,28 @@ struct Int4Math {
     using Scalar = T;
     using CodeRows = Rows<Tile>;
     static constexpr bool kCompiled = true;
-    static constexpr int kGroupBytes = 32, kGroupsPerStep = kStepBytes / kGroupBytes;
+    using Arguments = typename CodeRows::Arguments;
+    using Layout = GroupScaleLayout<Tile>;
+    using GroupScales = typename CodeRows::template GroupScales<T>;
+    static constexpr int kScaleBytes = Layout::kBytes;
     // With 128 accumulators a thread, unrolling both groups makes the compiler move and spill them: 4.45 instructions per entry in
     // place of 4.05 on sm_86. Small tiles gain from it.
     static constexpr int kGroupsAtOnce = Tile::kTilesM * Tile::kTilesN * 4 > 64 ? 1 : kGroupsPerStep;
-    static constexpr int kActScaleBytes = kGroupsPerStep * Tile::kBlockM * 2;
-    static constexpr int kScaleBytes = kActScaleBytes + kGroupsPerStep * Tile::kBlockN * 2;
-    static constexpr int kActChunks = Tile::kBlockM / 8, kWeightChunks = Tile::kBlockN / 8;
-    static_assert(kGroupsPerStep * (kActChunks + kWeightChunks) <= Tile::kThreads, "one chunk of scales a thread");
-    static_assert(kGroupsPerStep == kSlicesPerStep, "a slice is a group");
 
     const Place<Tile>& place;
     float y[Tile::kTilesM][Tile::kTilesN][4];
-    // Each of the first threads copies the scales of eight rows or columns of one group of every step.
-    const T* scales;
-    size_t scales_per_step;
-    int groups_left;
+    GroupScales scales;
 
-    DEVICE Int4Math(const GemmArguments& arguments, const Place<Tile>& place, const Columns<Tile>& columns, const CodeRows&)
-        : place(place), y{} {
-        const int thread = int(threadIdx.x), groups = arguments.row_bytes / kGroupBytes;
-        const bool of_act = thread < kGroupsPerStep * kActChunks;
-        const int weight_thread = thread - kGroupsPerStep * kActChunks;
-        const int chunk = of_act ? thread % kActChunks : weight_thread % kWeightChunks;
-        const int group = of_act ? thread / kActChunks : weight_thread / kWeightChunks;
-        const int row = place.first_row() + 8 * chunk, column = of_act ? -1 : columns.of(8 * chunk);
-        const int stride = of_act ? arguments.padded_m : arguments.n;
-        scales = static_cast<const T*>(of_act ? arguments.ascales : arguments.wscales) + size_t(group) * stride + (of_act ? row : column);
-        scales_per_step = size_t(kGroupsPerStep) * stride;
-        groups_left = (of_act ? row < arguments.padded_m : column >= 0) ? groups - group : 0;
-    }
+    DEVICE Int4Math(const Arguments& arguments, const Place<Tile>& place, const Columns<Tile>& columns, const CodeRows& rows)
+        : place(place), y{}, scales(arguments, place, columns, rows) {}
 
-    DEVICE void copy_scales(uint8_t* stage) {
-        if (int(threadIdx.x) < kGroupsPerStep * (kActChunks + kWeightChunks))
-            ptx::cp_async_16(stage + threadIdx.x * 16, scales, groups_left > 0);
-        scales += scales_per_step;
-        groups_left -= kGroupsPerStep;
-    }
+    DEVICE void copy_scales(uint8_t* stage) { scales.copy(stage); }
 
     DEVICE void multiply(const Fragments<Tile>& fragments, const uint8_t* stage) {
         UNROLL_BY(kGroupsAtOnce)
         for (int group = 0; group < kGroupsPerStep; ++group) {
-            const uint8_t* act = stage + Tile::kCodeBytes + group * Tile::kBlockM * 2;
-            const uint8_t* weight = stage + Tile::kCodeBytes + kActScaleBytes + group * Tile::kBlockN * 2;
+            const uint8_t* act = stage + Tile::kCodeBytes + group * Layout::kActBytes;
+            const uint8_t* weight = stage + Tile::kCodeBytes + Layout::kWeightOffset + group * Layout::kWeightBytes;
             float row_scale[Tile::kTilesM][2], column_scale[2];
             UNROLL
             for (int i = 0; i < Tile::kTilesM; ++i) {

@@ -41,6 +41,7 @@ struct Nvfp4Math {
     using Tile = Tile_;
     using Scalar = T;
     using CodeRows = TokenRows<Tile>;
+    using Arguments = typename CodeRows::Arguments;
     static constexpr bool kCompiled = ptx::kHasNvfp4;
     using ActScales = BlockScaleCopier<Tile::kBlockM>;
     using WeightScales = BlockScaleCopier<Tile::kBlockN>;

@@ -19,6 +19,8 @@ CAPABILITIES: dict[str, Range] = {
     "smxx_gemm_w4a16": ((8, 0), (12, 1)),
     "smxx_qk_norm_rope": ((8, 0), (12, 1)),
     "smxx_cache": ((8, 0), (12, 1)),
+    "sm80_conv2d_w4a4": ((8, 0), (9, 0)),
+    "sm80_conv2d_w8a8": ((8, 0), (12, 1)),
 }
 # The GPUs whose tensor cores multiply E4M3 codes by the instruction that the kernels use.
 FP8: tuple[Range, ...] = (((8, 9), (8, 9)), ((12, 0), (12, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,13 +73,14 @@ class Product:
         return epilogue.next.reason_against(hidden_states)
 
     def run(
-        self, kernels: ModuleType, name: str, *flags: bool, epilogue: Epilogue = Epilogue(), block_n: int = 0
+        self, kernels: ModuleType, name: str, *flags: Any, epilogue: Epilogue = Epilogue(), block_n: int = 0
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Launch the kernel `name`, which takes the operands, its own flags, the dtype and the stream.
 
         block_n: columns of its tiles, where the output is quantized.
         """
-        m, row_bytes = self.qx.shape
+        # A convolution has as many rows as output pixels, and K is a pixel's channels once for every tap.
+        m, row_bytes = self.low_rank_act.shape[0], self.qweight.shape[1]
         n, rank = self.proj_up.shape
         fields = ("qx", "ascales", "qweight", "wscales", "wtscale", "low_rank_act", "proj_up", "bias")
         tensors = {field: dense(getattr(self, field)) for field in fields}
@@ -95,7 +97,7 @@ class Product:
             DTYPE_CODE[self.out_dtype], ACTIVATION_CODE[epilogue.activation], GLU_CODE[epilogue.glu],
             next_layer.arguments(kernels, given[10:]) if next_layer else kernels.NextLayerArguments(),
         )  # fmt: skip
-        segment_bytes = row_bytes // self.ascales.shape[0]
+        segment_bytes = self.qx.shape[1] // self.ascales.shape[0]
         arguments = kernels.GemmArguments(*operands, m, self.ascales.shape[1], n, row_bytes, rank, segment_bytes, after)
         getattr(kernels, name)(arguments, *flags, DTYPE_CODE[self.dtype], stream_of(self.qx))
         return tensors["out"] if next_layer is None else next_layer.outputs

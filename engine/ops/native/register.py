@@ -12,6 +12,7 @@ from torch import Tensor
 from ..registry import OPS, named_backend
 from .architectures import here
 from .cache import affine_correct, delta_apply, empty_rejects, forecast, forecast_rejects, rel_l1
+from .conv2d import conv2d, conv2d_file, conv2d_rejects
 from .fused import (
     with_act,
     with_act_quantize,
@@ -35,20 +36,27 @@ from .quantize import (
 
 @dataclass(frozen=True)
 class Kernel:
-    """file: of csrc/cuda; run(kernels, *args) and rejects(*args) take the op's arguments."""
+    """file: of csrc/cuda, or what finds it; run(kernels, *args), rejects(*args) and file(*args) take the op's arguments."""
 
-    file: str
+    file: str | Callable[..., str]
     run: Callable
     rejects: Callable
 
 
-def product_kernels(name: str, file: str, run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
-    """The product and its fused ops; count: how many arguments the product takes."""
+def residual_kernels(name: str, file: str | Callable[..., str], run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
+    """The product, and with gate and residual; count: how many arguments the product takes."""
     return {
         name: Kernel(file, run, rejects),
+        f"{name}_gate_residual": Kernel(file, with_gate_residual(run, count), with_gate_residual_rejects(rejects, count)),
+    }
+
+
+def product_kernels(name: str, file: str, run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
+    """Those, and with an activation, quantized for the next layer or not."""
+    return {
+        **residual_kernels(name, file, run, rejects, count),
         f"{name}_act": Kernel(file, with_act(run, count), with_act_rejects(rejects, count)),
         f"{name}_act_quantize": Kernel(file, with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)),
-        f"{name}_gate_residual": Kernel(file, with_gate_residual(run, count), with_gate_residual_rejects(rejects, count)),
     }
 
 
@@ -67,6 +75,7 @@ KERNELS: dict[str, Kernel] = {
     "delta_apply": Kernel("smxx_cache", delta_apply, empty_rejects),
     "affine_correct": Kernel("smxx_cache", affine_correct, empty_rejects),
     "forecast": Kernel("smxx_cache", forecast, forecast_rejects),
+    **residual_kernels("conv2d", conv2d_file, conv2d, conv2d_rejects, 15),
 }
 
 
@@ -79,7 +88,8 @@ def cuda_rejects(kernel: Kernel, *args) -> str | None:
     from . import cuda
 
     first = next(arg for arg in args if isinstance(arg, Tensor))
-    return here(cuda.kernels, kernel.file, first, named_backend() == "cuda") or kernel.rejects(*args)
+    file = kernel.file if isinstance(kernel.file, str) else kernel.file(*args)
+    return here(cuda.kernels, file, first, named_backend() == "cuda") or kernel.rejects(*args)
 
 
 def register() -> None:

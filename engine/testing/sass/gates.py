@@ -47,4 +47,10 @@ GATES = (
     Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=3.2),
     Gate("sm120_gemm_nvfp4", "GemmTile<256, 128,", ("120f",), "OMMA.SF.16864", max_per_entry=1.1),
     Gate("sm120_gemm_nvfp4", "GemmTile<64, 64,", ("120f",), "OMMA.SF.16864", max_per_entry=2.35, max_registers=128),
+    # Walking the taps and fetching scattered scales, on top of the product of tokens.
+    Gate("sm80_conv2d_w4a4", "GemmTile<256, 128,", MMA_INT4, "IMMA.16864", max_per_entry=4.6, inner_iterations=2),
+    Gate("sm80_conv2d_w4a4", "GemmTile<64, 64,", MMA_INT4, "IMMA.16864", max_per_entry=6.3, max_registers=168),
+    # The loop's code counts the end of a segment, which runs once a tap.
+    Gate("sm80_conv2d_w8a8", "GemmTile<128, 128,", MMA_INT8, "IMMA.16832.S8", max_per_entry=4.0),
+    Gate("sm80_conv2d_w8a8", "GemmTile<64, 64,", MMA_INT8, "IMMA.16832.S8", max_per_entry=5.4, max_registers=168),
 )
