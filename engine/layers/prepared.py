@@ -1,4 +1,4 @@
-"""The form of a weight that runs: expanded to a dense float type, folded to INT8, or emulating what a GPU computes."""
+"""The form of a weight that runs: low-bit kernels, a dense float type, INT8, or an emulation of what a GPU computes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..formats import LayerFormat
+from .build_kernel_form import for_gpu
 from .emulated import emulate
 from .expanded import expand
 from .fastest import fastest_kind
@@ -54,6 +55,8 @@ def build(weight: LowBitWeight) -> Prepared:
         raise ValueError(reason)
     if weight.numerics != "native":
         return emulate(weight, fold_to_int8=weight.numerics == "w4a8")
+    if weight.device.type == "cuda":
+        return for_gpu(weight, torch.cuda.get_device_capability(weight.device))
     if weight.device.type != "cpu":
         return expand(weight, weight.dtype, f"no low-bit kernel runs on {weight.device.type} yet")
     if torch.compiler.is_compiling():

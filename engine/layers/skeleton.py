@@ -14,8 +14,9 @@ from .emulated import Emulated
 from .expanded import Expanded
 from .fold_to_int8 import Int8Weight
 from .int8_linear import Int8Linear
+from .kernel_form import KernelForm
 
-NODES = (Branch, Emulated, Expanded, Int8Linear, Int8Weight, PackedWeight)
+NODES = (Branch, Emulated, Expanded, Int8Linear, Int8Weight, KernelForm, PackedWeight)
 
 
 @dataclass(frozen=True)

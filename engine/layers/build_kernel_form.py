@@ -1,0 +1,93 @@
+"""From a stored weight to the operands its kernels take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops import OPS
+from .branch import branches_of_side
+from .expanded import Expanded, expand
+from .fold_to_int8 import fold_to_int8
+from .gpu_compute import OLDEST, gpu_compute
+from .kernel_form import KernelForm, reason_against
+from .matrix import smooth_columns
+from .storage import dequantize_residual
+
+if TYPE_CHECKING:
+    from .weight import LowBitWeight
+
+RANK_MULTIPLE = 8
+
+
+def for_gpu(weight: LowBitWeight, capability: tuple[int, int]) -> KernelForm | Expanded:
+    """What runs on a GPU of this compute capability: kernels, or where there are none the dense weight in the compute dtype."""
+    compute = gpu_compute(weight.layer_format, capability)
+    if compute is None:
+        reason = f"kernels are made for sm_{OLDEST[0]}{OLDEST[1]} and later"
+    else:
+        reason = missing_kernels() or reason_against(weight, compute.activation)
+    return expand(weight, weight.dtype, reason) if reason else kernel_form(weight, compute.activation, compute.reason)
+
+
+def missing_kernels() -> str | None:
+    """One sentence why no GPU kernels run here, or None: one op stands for all, which one extension holds."""
+    op = OPS["quantize_act"]
+    reasons = [op.missing(backend) for backend in ("cuda", "triton")]
+    return None if None in reasons else f"no CUDA kernels were built here ({reasons[0]})"
+
+
+def kernel_form(weight: LowBitWeight, activation: str | None, reason: str) -> KernelForm:
+    """The weight as `gpu_compute` chose: its stored codes where they are in that format, else folded to INT8."""
+    layer_format, dtype, shape = weight.layer_format, weight.dtype, tuple(weight.shape)
+    folded = None
+    if activation == "int8" and layer_format.weight != "int8":
+        folded = fold_to_int8(weight.storage, layer_format, shape)
+    codes = folded or weight
+    down, up = padded_ranks(codes.proj_down, codes.proj_up, shape[0], dtype, weight.device)
+    # Shifted activations are unsigned INT4; INT8 is signed and needs no shift.
+    shift = layer_format.act_shift if activation == "int4" else 0.0
+    tensors = {
+        "qweight": codes.qweight,
+        "wscales": codes.wscales.to(dtype) if layer_format.weight == "int4" and not folded else codes.wscales,
+        "wtscale": None if folded else weight.wtscale,
+        "smooth": None if weight.smooth_factor is None else weight.smooth_factor.to(dtype),
+        "proj_down": down,
+        "proj_up": up,
+        "shift_product": shift_product(weight, shift) if shift else None,
+    }
+    branches = branches_of_side(weight)
+    stored = {id(tensor) for tensor in weight.storage.values()}
+    made = [tensor for tensor in tensors.values() if tensor is not None and id(tensor) not in stored]
+    return KernelForm(
+        activation=activation,
+        **tensors,
+        act_shift=shift,
+        four_over_six=layer_format.four_over_six and activation == "nvfp4",
+        shape=shape,
+        branches=branches,
+        nbytes=sum(tensor.nbytes for tensor in (*made, *branches)),
+        reason=reason,
+    )
+
+
+def padded_ranks(
+    proj_down: Tensor | None, proj_up: Tensor | None, n: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor | None, Tensor]:
+    """Both factors in the compute dtype, with zero ranks up to a multiple of what kernels load at once."""
+    if proj_up is None or proj_down is None:
+        return None, torch.empty(n, 0, dtype=dtype, device=device)
+    proj_down, proj_up = proj_down.to(dtype), proj_up.to(dtype)
+    missing = -proj_up.shape[1] % RANK_MULTIPLE
+    return (F.pad(proj_down, (0, missing)), F.pad(proj_up, (0, missing))) if missing else (proj_down, proj_up)
+
+
+def shift_product(weight: LowBitWeight, shift: float) -> Tensor:
+    """What the shifted part of the activations contributes to every output: float32 [N]."""
+    residual = dequantize_residual(weight.storage, weight.layer_format)
+    if weight.smooth_factor is None:
+        return shift * residual.sum(1)
+    return residual @ (shift / smooth_columns(weight.smooth_factor, tuple(weight.shape)))
