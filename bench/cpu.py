@@ -2,7 +2,6 @@
 
     python bench/cpu.py                                  both sets of shapes, the widest instruction set and AVX2
     python bench/cpu.py --shapes demo --isa avx2 --rounds 20
-    ONEDNN_MAX_CPU_ISA=AVX2 python bench/cpu.py --isa avx2 --out out/avx2      PyTorch held to AVX2 as well
 
 Every round times every candidate once, in turn. The baseline is the faster of F.linear and the same with a weight prepacked as
 TorchInductor does; both have the low-rank branch merged. INT8 quantizes its activations on the way, smoothed; "merged" is what a
@@ -130,7 +129,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     here, console = machine(), Console(highlight=False, width=130)
     found: dict[str, Any] = {"machine": here.cpu, "flags": here.flags, "threads": arguments.threads, "torch": here.torch}
-    found |= {"onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"), "rounds": arguments.rounds, "load_warning": load_guard(), "results": {}}
+    found |= {"rounds": arguments.rounds, "load_warning": load_guard(), "results": {}}
     with torch.no_grad():
         for name in arguments.shapes:
             shapes = demo_shapes() if name == "demo" else pixart_shapes(arguments.tokens)
