@@ -88,8 +88,11 @@ def cuda_rejects(kernel: Kernel, *args) -> str | None:
     from . import cuda
 
     first = next(arg for arg in args if isinstance(arg, Tensor))
+    # Only of a call that it takes can every kernel say which file runs it.
+    if reason := kernel.rejects(*args):
+        return reason
     file = kernel.file if isinstance(kernel.file, str) else kernel.file(*args)
-    return here(cuda.kernels, file, first, named_backend() == "cuda") or kernel.rejects(*args)
+    return here(cuda.kernels, file, first, named_backend() == "cuda")
 
 
 def register() -> None:

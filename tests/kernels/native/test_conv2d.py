@@ -1,6 +1,8 @@
 """The convolutions' own source on the host shim: real channels with K whole, odd images and geometries, every schedule alike."""
 
+import sys
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from halfbyte.formats import dequantize_weight
 from halfbyte.ops import OPS, use_backend
 from halfbyte.ops.conv2d import out_size
+from halfbyte.ops.native.register import KERNELS, cuda_rejects
 from halfbyte.ops.operands import dequantize_act
 from halfbyte.testing import SCHEDULES, Inputs, assert_close, format_name, relative_rms, schedule
 
@@ -72,7 +75,12 @@ def test_odd_images_in_every_geometry(format, image, kernel):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
     "geometry",
-    [([2, 3], [2, 1], [0, 2], [1, 2]), ([3, 2], [1, 2], [2, 0], [2, 1]), ([4, 8], [3, 2], [5, 6], [1, 3]), ([3, 1], [9, 9], [1, 0], [1, 1])],
+    [
+        ([2, 3], [2, 1], [0, 2], [1, 2]),
+        ([3, 2], [1, 2], [2, 0], [2, 1]),
+        ([4, 8], [3, 2], [5, 6], [1, 3]),
+        ([3, 1], [9, 9], [1, 0], [1, 1]),
+    ],
     ids=["wide", "tall", "32_taps", "far_apart"],
 )
 def test_height_and_width_each_have_their_own_geometry(format, geometry):
@@ -169,3 +177,12 @@ def test_images_of_sdxl_take_large_tiles_and_small_images_small_ones():
 def test_what_the_kernels_cannot_take_is_refused_in_a_sentence(args, sentence):
     with pytest.raises(RuntimeError, match=sentence):
         on_simt(args())
+
+
+@pytest.mark.parametrize(
+    ("format", "sentence"),
+    [("nvfp4", "int4 or int8 codes needed, got nvfp4"), ("int8", "tensors on a GPU needed, got them on cpu")],
+)
+def test_on_a_gpu_the_format_is_refused_before_the_file_is_looked_up(format, sentence, monkeypatch):
+    monkeypatch.setitem(sys.modules, "halfbyte.ops.native.cuda", SimpleNamespace(kernels=kernels))
+    assert cuda_rejects(KERNELS["conv2d"], *operands(format, [1, 2, 2], 64, 16)) == sentence
