@@ -72,8 +72,10 @@ class BuildExtensions(build_ext):
         super().build_extension(extension)
         self.build_temp = everyone
 
-    def compile_object(self, source: str, command: list[str]) -> str:
-        target = Path(self.build_temp) / "kernels" / command[0] / f"{Path(source).stem}.o"
+    @staticmethod
+    def compile_object(source: str, command: list[str]) -> str:
+        # Kept outside the build's own folder, which an editable install makes anew each time.
+        target = Path("build/kernels") / command[0] / f"{Path(source).stem}.o"
         target.parent.mkdir(parents=True, exist_ok=True)
         stamp, text = target.with_suffix(".command"), " ".join(command)
         if is_stale(str(target), source) or not stamp.exists() or stamp.read_text() != text:

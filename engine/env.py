@@ -96,6 +96,15 @@ def extension() -> ModuleType | None:
         return None
 
 
+@functools.cache
+def cuda_architectures() -> str | None:
+    """What the CUDA kernels were built for, such as "86;90a", or None where they were not built."""
+    try:
+        return importlib.import_module("._cuda", __package__).architectures
+    except ImportError:
+        return None
+
+
 @dataclass(frozen=True)
 class Gpu:
     name: str
@@ -104,7 +113,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """cpu: its model name; flags: those of CPU_FLAGS it has; versions are None for what is not installed."""
+    """cpu: its model name; flags: those of CPU_FLAGS it has; cuda_kernels: architectures; None for what is not installed."""
 
     cpu: str
     flags: tuple[str, ...]
@@ -112,6 +121,7 @@ class Machine:
     gpus: tuple[Gpu, ...]
     nvcc: str | None
     extension: bool
+    cuda_kernels: str | None
     torch: str
     diffusers: str | None
     triton: str | None
@@ -125,12 +135,19 @@ class Machine:
             ("CPU instructions", *self._instructions()),
             ("GPU", gpus or "none", "runs pipelines" if gpus else "everything runs on the CPU"),
             ("C++ extension", *(("built", "fast CPU kernels") if self.extension else ("missing", "slower PyTorch code runs"))),
-            ("nvcc", self.nvcc or "none", "there are no CUDA kernels to build yet" if self.nvcc else "no CUDA kernels are built"),
+            ("nvcc", self.nvcc or "none", "CUDA kernels can be built" if self.nvcc else "no CUDA kernels can be built"),
+            ("CUDA kernels", *self._kernels()),
             ("triton", self.triton or "none", "Triton kernels can run" if self.triton and gpus else "no Triton kernels run"),
             ("torch", self.torch, "2.11 to 2.13 are tested"),
             ("diffusers", self.diffusers or "none", "0.41 and 0.42 are tested" if self.diffusers else "no pipelines"),
         ]
         return rows + [(name, "set", "no such variable, so it has no effect") for name in unknown]
+
+    def _kernels(self) -> tuple[str, str]:
+        if self.cuda_kernels is not None:
+            return f"built for {self.cuda_kernels}", "4-bit layers run on GPUs of these architectures"
+        cost = "GPUs run 4-bit layers expanded to 16 bits; reinstall where nvcc is found" if self.gpus else "no GPU here needs them"
+        return "none", cost
 
     def _instructions(self) -> tuple[str, str]:
         int8 = {"avx512_vnni", "amx_int8"} & set(self.flags)
@@ -171,6 +188,7 @@ def machine() -> Machine:
         gpus=tuple(Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in devices),
         nvcc=shutil.which("nvcc"),
         extension=extension() is not None,
+        cuda_kernels=cuda_architectures(),
         torch=torch.__version__,
         diffusers=installed("diffusers"),
         triton=installed("triton"),

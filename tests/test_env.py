@@ -70,10 +70,11 @@ def test_machine_is_what_doctor_prints():
 
 
 def test_machine_without_anything():
-    bare = env.Machine("a CPU", (), 1, (), None, False, "2.13", None, None)
+    bare = env.Machine("a CPU", (), 1, (), None, False, None, "2.13", None, None)
     found = {what: (value, meaning) for what, value, meaning in bare.findings()}
     assert found["GPU"] == ("none", "everything runs on the CPU")
     assert found["C++ extension"] == ("missing", "slower PyTorch code runs")
+    assert found["CUDA kernels"] == ("none", "no GPU here needs them")
     assert found["nvcc"][0] == found["triton"][0] == found["diffusers"][0] == "none"
 
 
