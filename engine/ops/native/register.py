@@ -42,6 +42,9 @@ class Kernel:
     run: Callable
     rejects: Callable
 
+    def file_of(self, *args) -> str:
+        return self.file if isinstance(self.file, str) else self.file(*args)
+
 
 def residual_kernels(name: str, file: str | Callable[..., str], run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
     """The product, and with gate and residual; count: how many arguments the product takes."""
@@ -87,12 +90,11 @@ def implementations(kernels: ModuleType) -> dict[str, Callable]:
 def cuda_rejects(kernel: Kernel, *args) -> str | None:
     from . import cuda
 
-    first = next(arg for arg in args if isinstance(arg, Tensor))
     # Only of a call that it takes can every kernel say which file runs it.
     if reason := kernel.rejects(*args):
         return reason
-    file = kernel.file if isinstance(kernel.file, str) else kernel.file(*args)
-    return here(cuda.kernels, file, first, named_backend() == "cuda")
+    first = next(arg for arg in args if isinstance(arg, Tensor))
+    return here(cuda.kernels, kernel.file_of(*args), first, named_backend() == "cuda")
 
 
 def register() -> None:

@@ -152,22 +152,28 @@ def fragment_b(registers: Array, element: Element) -> Array:
 class BlockScales:
     """Scales of blocks along K.
 
-    Row r of A has those of lane 4(r % 8) + 2 thread_id + r / 8, column n of B those of lane 4n + thread_id.
+    Row r of A has those of lane 4(r % 8) + 2 thread_id + r / 8, column n of B those of lane 4n + thread_id. Ids are constants or
+    registers, alike in all lanes.
     """
 
     def __init__(self, machine, instruction: Instruction, blocks: int, table: Array) -> None:
         scale_a, ids_a, scale_b, ids_b = instruction.operands[4:8]
         self.registers = [machine.source(instruction, name.strip("{}"), "b32") for name in (scale_a, scale_b)]
-        (self.byte_a, thread_a), (self.byte_b, thread_b) = ([int(id, 0) for id in vector(ids)] for ids in (ids_a, ids_b))
-        row, column = np.arange(16), np.arange(8)
-        self.lanes_a, self.lanes_b = 4 * (row % 8) + 2 * thread_a + row // 8, 4 * column + thread_b
-        self.blocks, self.table = blocks, table
+        self.ids = [machine.source(instruction, id, "u16") for ids in (ids_a, ids_b) for id in vector(ids)]
+        self.instruction, self.blocks, self.table = instruction, blocks, table
 
     def apply(self, a: Array, b: Array, lanes: Array | slice) -> tuple[Array, Array]:
+        byte_a, thread_a, byte_b, thread_b = (self.one(id[lanes]) for id in self.ids)
+        row, column = np.arange(16), np.arange(8)
+        owners = ((4 * (row % 8) + 2 * thread_a + row // 8, byte_a), (4 * column + thread_b, byte_b))
         scaled = []
-        owners = ((self.lanes_a, self.byte_a), (self.lanes_b, self.byte_b))
         for matrix, register, (holders, first_byte) in zip((a, b), self.registers, owners):
             words = np.ascontiguousarray(register[lanes].reshape(-1, WARP)[:, holders])
             codes = words.view(np.uint8).reshape(*words.shape, 4)[:, :, first_byte : first_byte + self.blocks]
             scaled.append(matrix * self.table[codes].repeat(matrix.shape[-1] // self.blocks, axis=-1))
         return scaled[0], scaled[1]
+
+    def one(self, ids: Array) -> int:
+        if (ids != ids[0]).any():
+            raise self.instruction.unsupported("one byte and thread id for all lanes needed")
+        return int(ids[0])

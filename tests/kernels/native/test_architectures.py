@@ -1,5 +1,6 @@
 """Who is given which kernel: by compute capability, codes, and whether the backend was asked for by name."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from halfbyte.ops import use_backend
 from halfbyte.ops.native.architectures import CAPABILITIES, here, reason_against
+from halfbyte.ops.native.register import KERNELS, cuda_rejects
 from halfbyte.ops.registry import named_backend
+from halfbyte.testing import Shape, calls_of
 
 EVERY = "80;86;89;90a;100a;120f"
 GPUS = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1))
@@ -72,3 +75,12 @@ def test_the_backend_asked_for_is_known_inside_the_context_only():
     with use_backend("cuda"):
         assert named_backend() == "cuda"
     assert named_backend() == before
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"), [("int8-3x3", "tensors on a GPU needed"), ("fp8-1x1", "int4 or int8 codes needed, got fp8")]
+)
+def test_a_call_that_no_kernel_takes_has_a_reason_and_no_file(monkeypatch, call, sentence):
+    monkeypatch.setitem(sys.modules, "halfbyte.ops.native.cuda", SimpleNamespace(kernels=SimpleNamespace(architectures=EVERY)))
+    args = calls_of("conv2d", Shape("refused", 5, 16, 64))[call]
+    assert cuda_rejects(KERNELS["conv2d"], *args).startswith(sentence)
