@@ -41,6 +41,8 @@ def example_calls(name, dtype):
         calls |= {f"{id}, many rows": args for id, args in calls_of(name, MANY_ROWS, dtype).items()}
     if name == "conv2d":
         calls |= calls_of_many_pixels(dtype)
+    elif name == "gemm_w4a16":
+        calls |= calls_of_a_few_rows(dtype)
     elif name == "gemm_w8a8":
         calls |= segmented_calls(FEW_ROWS, dtype)
     elif name.startswith("gemm_w8a8_"):
@@ -69,6 +71,16 @@ def calls_of_many_pixels(dtype):
         weight = (*inputs.weight(n, 9 * channels, format), None)[:3]
         operands = *inputs.act(2 * size * size, channels, format), *weight, *inputs.companions(2 * size * size, n, 32, True)
         calls[f"{format}, many pixels"] = (*operands, format, [2, size, size], [3, 3], [1, 1], [1, 1], [1, 1], dtype)
+    return calls
+
+
+def calls_of_a_few_rows(dtype):
+    """gemm_w4a16 by its matrix-vector kernels, with and without smoothing."""
+    calls = {}
+    for m in (3, 8):
+        for id, args in calls_of("gemm_w4a16", Shape("a few rows", m, 208, 256), dtype).items():
+            smooth = Inputs(dtype, seed=1).positive(256)
+            calls |= {f"{id}, {m} rows": args, f"{id}, {m} smoothed rows": (args[0], smooth, *args[2:])}
     return calls
 
 
@@ -105,7 +117,8 @@ def emulated(arch, name, args):
 
 
 def as_bytes(outputs):
-    return [tensor.contiguous().view(torch.uint8) for tensor in (outputs if isinstance(outputs, tuple) else (outputs,))]
+    tensors = outputs if isinstance(outputs, tuple) else (outputs,)
+    return [tensor.reshape(-1).view(torch.uint8) for tensor in tensors]
 
 
 @pytest.mark.parametrize(("file", "arch"), FILES)
