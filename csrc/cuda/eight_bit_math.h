@@ -24,6 +24,7 @@ struct EightBitMath {
     using Scalar = T;
     using CodeRows = Rows<Tile>;
     static constexpr bool kCompiled = Product::kCompiled;
+    static constexpr int kBlocksPerMultiprocessor = Tile::kThreads == 128 && !kSegmented ? 4 : 1;
     using Arguments = typename CodeRows::Arguments;
     using Sum = typename Product::Sum;
     static constexpr int kScaleBytes = 0;

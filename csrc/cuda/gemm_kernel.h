@@ -3,6 +3,7 @@
 // A Math says what the codes mean. It names its Tile, its Scalar (the 16-bit type of the low-rank operands and the output),
 // CodeRows (where rows of activations come from) and the Arguments that those need, and has
 //   kCompiled               whether this architecture multiplies such codes at all
+//   kBlocksPerMultiprocessor    that its registers must leave room for
 //   kScaleBytes             what it keeps in a stage beside the codes
 //   copy_scales(stage)      starts copying the scales of the step whose rows were copied last
 //   multiply(fragments, stage)  adds the products of a step
@@ -92,7 +93,7 @@ DEVICE void multiply_tile(const typename Math::Arguments& arguments) {
 
 // The host asks the architecture before; what it refuses takes no room in the library.
 template <class Math>
-KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, 1) gemm_kernel(const typename Math::Arguments arguments) {
+KERNEL void LAUNCH_BOUNDS(Math::Tile::kThreads, Math::kBlocksPerMultiprocessor) gemm_kernel(const typename Math::Arguments arguments) {
     if constexpr (Math::kCompiled) {
         multiply_tile<Math>(arguments);
     } else {

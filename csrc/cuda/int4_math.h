@@ -22,6 +22,7 @@ struct Int4Math {
     using Scalar = T;
     using CodeRows = Rows<Tile>;
     static constexpr bool kCompiled = true;
+    static constexpr int kBlocksPerMultiprocessor = Tile::kThreads == 128 ? 3 : 1;
     using Arguments = typename CodeRows::Arguments;
     using Layout = GroupScaleLayout<Tile>;
     using GroupScales = typename CodeRows::template GroupScales<T>;

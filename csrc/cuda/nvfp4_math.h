@@ -43,6 +43,7 @@ struct Nvfp4Math {
     using CodeRows = TokenRows<Tile>;
     using Arguments = typename CodeRows::Arguments;
     static constexpr bool kCompiled = ptx::kHasNvfp4;
+    static constexpr int kBlocksPerMultiprocessor = Tile::kThreads == 128 ? 4 : 1;
     using ActScales = BlockScaleCopier<Tile::kBlockM>;
     using WeightScales = BlockScaleCopier<Tile::kBlockN>;
     static constexpr int kScaleBytes = ActScales::kBytes + WeightScales::kBytes;

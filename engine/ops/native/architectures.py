@@ -10,7 +10,7 @@ Range = tuple[tuple[int, int], tuple[int, int]]
 
 # Kernel file -> lowest and highest compute capability it is made for.
 CAPABILITIES: dict[str, Range] = {
-    "sm80_gemm_w4a4": ((8, 0), (9, 0)),
+    "sm80_gemm_w4a4": ((8, 0), (8, 9)),
     "sm80_gemm_w8a8": ((8, 0), (12, 1)),
     "sm120_gemm_nvfp4": ((12, 0), (12, 1)),
     "smxx_quantize_act": ((8, 0), (12, 1)),
@@ -19,13 +19,14 @@ CAPABILITIES: dict[str, Range] = {
     "smxx_gemm_w4a16": ((8, 0), (12, 1)),
     "smxx_qk_norm_rope": ((8, 0), (12, 1)),
     "smxx_cache": ((8, 0), (12, 1)),
-    "sm80_conv2d_w4a4": ((8, 0), (9, 0)),
+    "sm80_conv2d_w4a4": ((8, 0), (8, 9)),
     "sm80_conv2d_w8a8": ((8, 0), (12, 1)),
 }
 # The GPUs whose tensor cores multiply E4M3 codes by the instruction that the kernels use.
 FP8: tuple[Range, ...] = (((8, 9), (8, 9)), ((12, 0), (12, 1)))
-# This one emulates the two: slow, and good for checking the kernels, so it does it only where the backend was asked for by name.
-EMULATING = (9, 0)
+# This one emulates E4M3, E2M1 and INT4 products: slow, and good for checking the kernels, so it does only where the backend was
+# asked for by name.
+EMULATING, EMULATED = (9, 0), ("sm120_gemm_nvfp4", "sm80_gemm_w4a4", "sm80_conv2d_w4a4")
 
 
 def reason_against(
@@ -38,7 +39,7 @@ def reason_against(
     fp8, name = codes == torch.float8_e4m3fn, spoken(capability)
     ranges, what = (FP8, f"{kernel} with E4M3 codes") if fp8 else ((CAPABILITIES[kernel],), kernel)
     if not any(lowest <= capability <= highest for lowest, highest in ranges):
-        emulated = capability == EMULATING and (fp8 or kernel == "sm120_gemm_nvfp4")
+        emulated = capability == EMULATING and (fp8 or kernel in EMULATED)
         if not emulated:
             return f"{what} is made for {listed(ranges)}, not {name}"
         if not by_name:

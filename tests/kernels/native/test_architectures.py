@@ -39,7 +39,7 @@ def test_e4m3_codes_are_for_tensor_cores_that_have_them_and_emulated_by_name():
 @pytest.mark.parametrize(
     ("kernel", "gpu", "codes", "sentence"),
     [
-        ("sm80_gemm_w4a4", (12, 0), torch.int8, "sm80_gemm_w4a4 is made for sm_80 to sm_90, not sm_120"),
+        ("sm80_gemm_w4a4", (12, 0), torch.int8, "sm80_gemm_w4a4 is made for sm_80 to sm_89, not sm_120"),
         ("sm120_gemm_nvfp4", (8, 6), torch.int8, "sm120_gemm_nvfp4 is made for sm_120 to sm_121, not sm_86"),
         (
             "sm120_gemm_nvfp4", (9, 0), torch.int8,
