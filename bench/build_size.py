@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,9 +37,14 @@ print([times[1] - times[0], times[2] - times[1]])
 
 def build(archs: str, folder: Path) -> float:
     """Wall seconds of a build from nothing into folder/lib. Raises CalledProcessError when it fails."""
-    command = [sys.executable, "setup.py", "build_ext", "--build-lib", folder / "lib", "--build-temp", folder / "temp"]
+    # In a copy, so that no object of an earlier build is taken.
+    for name in ("csrc", "engine", "triton_kernels"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, folder)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder / "lib", "--build-temp", folder / "temp"]
     start = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "HALFBYTE_CUDA_ARCHS": archs}, check=True, stdout=sys.stderr)
+    subprocess.run(command, cwd=folder, env={**os.environ, "HALFBYTE_CUDA_ARCHS": archs}, check=True, stdout=sys.stderr)
     return time.perf_counter() - start
 
 

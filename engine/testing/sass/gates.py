@@ -47,6 +47,9 @@ GATES = (
     Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=3.2),
     Gate("sm120_gemm_nvfp4", "GemmTile<256, 128,", ("120f",), "OMMA.SF.16864", max_per_entry=1.1),
     Gate("sm120_gemm_nvfp4", "GemmTile<64, 64,", ("120f",), "OMMA.SF.16864", max_per_entry=2.35, max_registers=128),
+    Gate("smxx_gemm_w4a16", "gemm_w4a16_kernel", MMA_INT8, "HMMA.16816", max_per_entry=3.7, max_registers=168),
+    # Two blocks of 256 threads on a multiprocessor hide the latency of the weight's only read.
+    Gate("smxx_gemm_w4a16", "gemv_w4a16_kernel<.*, [12]>", MMA_INT8, "HMMA.16816", max_registers=128),
     # Walking the taps and fetching scattered scales, on top of the product of tokens.
     Gate("sm80_conv2d_w4a4", "GemmTile<256, 128,", MMA_INT4, "IMMA.16864", max_per_entry=4.6, inner_iterations=2),
     Gate("sm80_conv2d_w4a4", "GemmTile<64, 64,", MMA_INT4, "IMMA.16864", max_per_entry=6.3, max_registers=168),
