@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
+
+from ...env import cuda_architectures
 
 Range = tuple[tuple[int, int], tuple[int, int]]
 
@@ -58,8 +58,9 @@ def listed(ranges: tuple[Range, ...]) -> str:
     return " and ".join(" to ".join(dict.fromkeys(map(spoken, ends))) for ends in ranges)
 
 
-def here(kernels: ModuleType, kernel: str, first: torch.Tensor, by_name: bool) -> str | None:
+def here(kernel: str, first: torch.Tensor, by_name: bool) -> str | None:
     """first: the op's first tensor, which holds the codes where there are any."""
     if not first.is_cuda:
         return f"tensors on a GPU needed, got them on {first.device}"
-    return reason_against(kernel, torch.cuda.get_device_capability(first.device), kernels.architectures, first.dtype, by_name)
+    capability = torch.cuda.get_device_capability(first.device)
+    return reason_against(kernel, capability, cuda_architectures() or "", first.dtype, by_name)

@@ -88,13 +88,11 @@ def implementations(kernels: ModuleType) -> dict[str, Callable]:
 
 
 def cuda_rejects(kernel: Kernel, *args) -> str | None:
-    from . import cuda
-
     # Only of a call that it takes can every kernel say which file runs it.
     if reason := kernel.rejects(*args):
         return reason
     first = next(arg for arg in args if isinstance(arg, Tensor))
-    return here(cuda.kernels, kernel.file_of(*args), first, named_backend() == "cuda")
+    return here(kernel.file_of(*args), first, named_backend() == "cuda")
 
 
 def register() -> None:

@@ -1,12 +1,12 @@
 """Who is given which kernel: by compute capability, codes, and whether the backend was asked for by name."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from halfbyte.ops import use_backend
+from halfbyte.ops.native import architectures
 from halfbyte.ops.native.architectures import CAPABILITIES, here, reason_against
 from halfbyte.ops.native.register import KERNELS, cuda_rejects
 from halfbyte.ops.registry import named_backend
@@ -63,11 +63,11 @@ def test_what_was_not_built_is_refused():
 
 def test_the_device_and_the_codes_of_the_first_tensor_decide(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    kernels = SimpleNamespace(architectures=EVERY)
+    monkeypatch.setattr(architectures, "cuda_architectures", lambda: EVERY)
     codes = SimpleNamespace(is_cuda=True, device="cuda:0", dtype=torch.float8_e4m3fn)
-    assert here(kernels, "sm80_gemm_w8a8", codes, by_name=True) is None
-    assert "asked for by name" in here(kernels, "sm80_gemm_w8a8", codes, by_name=False)
-    assert here(kernels, "sm80_gemm_w8a8", torch.empty(1), by_name=True) == "tensors on a GPU needed, got them on cpu"
+    assert here("sm80_gemm_w8a8", codes, by_name=True) is None
+    assert "asked for by name" in here("sm80_gemm_w8a8", codes, by_name=False)
+    assert here("sm80_gemm_w8a8", torch.empty(1), by_name=True) == "tensors on a GPU needed, got them on cpu"
 
 
 def test_the_backend_asked_for_is_known_inside_the_context_only():
@@ -80,7 +80,6 @@ def test_the_backend_asked_for_is_known_inside_the_context_only():
 @pytest.mark.parametrize(
     ("call", "sentence"), [("int8-3x3", "tensors on a GPU needed"), ("fp8-1x1", "int4 or int8 codes needed, got fp8")]
 )
-def test_a_call_that_no_kernel_takes_has_a_reason_and_no_file(monkeypatch, call, sentence):
-    monkeypatch.setitem(sys.modules, "halfbyte.ops.native.cuda", SimpleNamespace(kernels=SimpleNamespace(architectures=EVERY)))
+def test_a_call_that_no_kernel_takes_has_a_reason_and_no_file(call, sentence):
     args = calls_of("conv2d", Shape("refused", 5, 16, 64))[call]
     assert cuda_rejects(KERNELS["conv2d"], *args).startswith(sentence)
