@@ -79,8 +79,8 @@ void gemm(
 // geometry: height and width of the image, of the output, the kernel, the stride, the padding before, the dilation.
 void convolve(
     const std::string& isa, const WeightShape& shape, Address packed, int64_t batch, int64_t channels,
-    const std::vector<int64_t>& geometry, Address x, bool channels_last, Address smooth, Address bias, bool bias_bf16, Address peaks,
-    Address out, int threads) {
+    const std::vector<int64_t>& geometry, Address x, bool channels_last, Address smooth, Address bias, bool bias_bf16,
+    Address peaks, Address out, int threads) {
     Convolution work{};
     work.shape = shape, work.packed = at<const uint8_t>(packed), work.batch = batch, work.channels = channels;
     work.x = at<const void>(x), work.channels_last = channels_last, work.smooth = at<const float>(smooth);

@@ -1,89 +1,12 @@
-// A whole convolution, band by band of its output: quantize the lines that a band reads, gather the patches of a block of pixels as
-// rows of K codes, multiply, round, and put the pixels where the layout of the images wants them.
+// A whole convolution, band by band of its output: quantize the lines that a band reads, gather the patches of a block of pixels
+// as rows of K codes, multiply, round, and put the pixels where the layout of the images wants them.
 #pragma once
 
-#include "block.h"
+#include "band.h"
 #include "image_codes.h"
 
 namespace halfbyte {
 namespace {
-
-// The codes of a band stay in the second-level cache while its patches are gathered.
-constexpr int64_t kBandBytes = 128 << 10;
-// Bands for each thread, so that none waits long for another.
-constexpr int64_t kBandsPerThread = 4;
-
-// A band is either some whole images or some lines of one.
-template <class Isa>
-struct BandPlan {
-    using Code = typename Isa::Code;
-
-    const Convolution& work;
-    Layout<Isa> layout;
-    int threads;
-    int64_t images, lines, bands_of_image, bands;
-    int64_t columns;
-    int64_t act_bytes, block_rows;
-
-    BandPlan(const Convolution& given, int given_threads) : work(given), layout(given.shape), threads(given_threads) {
-        const int64_t pixels = work.out_size[0] * work.out_size[1];
-        columns = (work.out_size[1] - 1) * work.stride[1] + (work.kernel[1] - 1) * work.dilation[1] + 1;
-        const int64_t wanted = threads > 1 ? threads * kBandsPerThread : 1, line_bytes = columns * work.channels * int64_t(sizeof(Code));
-        const int64_t image_bytes = line_bytes * lines_read(work.out_size[0]);
-        images = std::clamp<int64_t>(kBandBytes / image_bytes, 1, (work.batch + wanted - 1) / wanted);
-        const int64_t fitting = (kBandBytes / line_bytes - lines_read(1)) / work.stride[0] + 1;
-        const int64_t bands_wanted = (wanted + work.batch - 1) / work.batch;
-        lines = images > 1 ? work.out_size[0] : std::clamp<int64_t>(fitting, 1, (work.out_size[0] + bands_wanted - 1) / bands_wanted);
-        bands_of_image = (work.out_size[0] + lines - 1) / lines;
-        bands = (work.batch + images - 1) / images * bands_of_image;
-        act_bytes = round_up(layout.steps, kStepsPerChunk) / kStepsPerChunk * Isa::kRows * kChunk;
-        const int64_t rows = std::min(images * pixels, images * lines * work.out_size[1]);
-        block_rows = tiles_of_block(act_bytes, round_up(rows, Isa::kRows) / Isa::kRows) * Isa::kRows;
-    }
-
-    // Lines of the input that this many lines of the output read.
-    int64_t lines_read(int64_t count) const {
-        return (count - 1) * work.stride[0] + (work.kernel[0] - 1) * work.dilation[0] + 1;
-    }
-
-    int64_t codes_of_image() const { return lines_read(lines) * columns * work.channels; }
-};
-
-// This thread's memory for one band.
-template <class Isa>
-struct BandScratch {
-    typename Isa::Code* codes;
-    uint8_t *act, *y;
-    float *scales, *ascales, *bias, *inverse_smooth, *multipliers;
-    void* pixels;
-
-    explicit BandScratch(const BandPlan<Isa>& plan) {
-        const Convolution& work = plan.work;
-        const int64_t pixel_bytes = work.channels_last ? 0 : (plan.bands_of_image == 1 ? work.size[0] : std::min(plan.lines_read(plan.lines), work.size[0])) * work.size[1] * work.channels * 4;
-        const int64_t sizes[] = {
-            plan.images * plan.codes_of_image() * int64_t(sizeof(*codes)), plan.block_rows / Isa::kRows * plan.act_bytes,
-            plan.block_rows * work.shape.n * 4, plan.images * 4, plan.block_rows * 4, plan.layout.panels * plan.layout.kColumns * 4, work.channels * 4,
-            work.channels * 4, pixel_bytes};
-        int64_t bytes = 0;
-        for (const int64_t size : sizes) bytes += round_up(size, kChunk);
-        uint8_t* next = thread_scratch(bytes);
-        int i = 0;
-        const auto take = [&] {
-            uint8_t* taken = next;
-            next += round_up(sizes[i++], kChunk);
-            return taken;
-        };
-        codes = reinterpret_cast<typename Isa::Code*>(take());
-        act = take();
-        y = take();
-        scales = reinterpret_cast<float*>(take());
-        ascales = reinterpret_cast<float*>(take());
-        bias = reinterpret_cast<float*>(take());
-        inverse_smooth = reinterpret_cast<float*>(take());
-        multipliers = reinterpret_cast<float*>(take());
-        pixels = take();
-    }
-};
 
 inline void invert_or_one(const float* smooth, int64_t channels, float* inverse_smooth) {
     for (int64_t i = 0; i < channels; ++i) inverse_smooth[i] = smooth ? 1 / smooth[i] : 1;
@@ -110,21 +33,21 @@ void peak_part(const void* context, int index) {
 
 // Codes and scale of one image of the band: those of its lines that `lines` lines of the output from `top` on read.
 template <class Isa, typename T>
-void quantize_image(const BandPlan<Isa>& plan, const BandScratch<Isa>& scratch, int64_t image, int64_t top, typename Isa::Code* codes, float* scale) {
+void quantize_image(
+    const BandPlan<Isa>& plan, const BandScratch<Isa>& scratch, int64_t image, int64_t top, typename Isa::Code* codes,
+    float* scale) {
     const Convolution& work = plan.work;
     const int64_t channels = work.channels, width = work.size[1], plane = work.size[0] * width;
-    const int64_t wanted = top * work.stride[0] - work.padding[0], end = std::min(wanted + plan.lines_read(plan.lines), work.size[0]);
-    const int64_t first = plan.bands_of_image == 1 ? 0 : std::max<int64_t>(0, wanted);
-    const int64_t last = plan.bands_of_image == 1 ? work.size[0] : std::max(first, end);
+    const int64_t wanted = top * work.stride[0] - work.padding[0];
+    const int64_t end = std::min(wanted + plan.lines_read(plan.lines), work.size[0]);
+    const int64_t first = plan.whole_images() ? 0 : std::max<int64_t>(0, wanted);
+    const int64_t last = plan.whole_images() ? work.size[0] : std::max(first, end);
     const T* x = static_cast<const T*>(work.x) + image * channels * plane;
-    const T* pixels = static_cast<const T*>(scratch.pixels);
-    if (work.channels_last) {
-        pixels = x + first * width * channels;
-    } else {
-        transpose(x + first * width, plane, channels, (last - first) * width, static_cast<T*>(scratch.pixels), channels);
-    }
+    T* const transposed = reinterpret_cast<T*>(scratch.pixels);
+    if (!work.channels_last) transpose(x + first * width, plane, channels, (last - first) * width, transposed, channels);
+    const T* pixels = work.channels_last ? x + first * width * channels : transposed;
     uint32_t peak = 0;
-    if (plan.bands_of_image == 1) {
+    if (plan.whole_images()) {
         peak = bits_of(peak_of_pixels(pixels, plane, channels, scratch.inverse_smooth, scratch.multipliers));
     } else {
         for (int part = 0; part < plan.threads; ++part) peak = std::max(peak, bits_of(work.peaks[image * plan.threads + part]));
@@ -152,7 +75,8 @@ ALWAYS_INLINE void gather_patch(const BandPlan<Isa>& plan, const typename Isa::C
             const int64_t pixel = line * work.dilation[0] * plan.columns + column * work.dilation[1];
             const uint8_t* tap = reinterpret_cast<const uint8_t*>(codes + pixel * work.channels);
             if (tap_bytes % kChunk == 0) {
-                for (int64_t byte = 0; byte < tap_bytes; byte += kChunk, row += kStride) __builtin_memcpy(row, tap + byte, kChunk);
+                for (const uint8_t* end = tap + tap_bytes; tap < end; tap += kChunk, row += kStride)
+                    __builtin_memcpy(row, tap, kChunk);
                 continue;
             }
             for (int64_t byte = 0; byte < tap_bytes;) {
@@ -176,8 +100,8 @@ void gather_block(const BandPlan<Isa>& plan, const BandScratch<Isa>& scratch, in
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t pixel = line * work.stride[0] * plan.columns + column * work.stride[1];
         scratch.ascales[row] = scratch.scales[image];
-        gather_patch<Isa>(
-            plan, scratch.codes + image * plan.codes_of_image() + pixel * work.channels, row_of<Isa>(scratch.act, plan.act_bytes, row));
+        const auto* codes = scratch.codes + image * plan.codes_of_image() + pixel * work.channels;
+        gather_patch<Isa>(plan, codes, row_of<Isa>(scratch.act, plan.act_bytes, row));
         if (++column < work.out_size[1]) continue;
         column = 0;
         if (++line < lines) continue;
@@ -224,7 +148,7 @@ void convolve(const Convolution& work, int threads) {
     if (!work.batch || !work.shape.n || !work.out_size[0] || !work.out_size[1]) return;
     const BandPlan<Isa> plan(work, threads);
     const bool bf16 = work.shape.bf16;
-    if (plan.bands_of_image > 1)
+    if (!plan.whole_images())
         parallel_parts(int(work.batch * threads), threads, bf16 ? peak_part<Isa, bfloat16> : peak_part<Isa, float>, &plan);
     parallel_parts(int(plan.bands), threads, bf16 ? band_part<Isa, bfloat16> : band_part<Isa, float>, &plan);
 }

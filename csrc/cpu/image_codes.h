@@ -34,7 +34,8 @@ void transpose(const T* in, int64_t in_stride, int64_t rows, int64_t columns, T*
             uint64_t words[kColumns];
             for (int64_t i = 0; i < count; ++i) {
                 uint64_t word = 0;
-                for (int64_t j = 0; j < kTogether; ++j) word |= uint64_t(stored_bits(in[j * in_stride + first + i])) << (j * 8 * sizeof(T));
+                for (int64_t j = 0; j < kTogether; ++j)
+                    word |= uint64_t(stored_bits(in[j * in_stride + first + i])) << (j * 8 * sizeof(T));
                 words[i] = word;
             }
             for (int64_t i = 0; i < count; ++i) __builtin_memcpy(out + (first + i) * out_stride + row, words + i, 8);
@@ -78,6 +79,7 @@ template <class Isa, typename T>
 void quantize_pixels(const T* x, int64_t pixels, int64_t channels, const float* multipliers, typename Isa::Code* codes) {
     for (int64_t pixel = 0; pixel < pixels; ++pixel, x += channels, codes += channels) {
         for (int64_t i = 0; i < channels; ++i) {
+            // Clamped, and NaN out of the way, because no integer stands for what an image with infinities makes.
             float value = to_float(x[i]) * multipliers[i];
             value = value > kLargest ? kLargest : value;
             value = value < -kLargest ? -kLargest : value;
