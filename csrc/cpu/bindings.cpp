@@ -76,6 +76,21 @@ void gemm(
     kernels_of(isa).linear(work, threads);
 }
 
+// geometry: height and width of the image, of the output, the kernel, the stride, the padding before, the dilation.
+void convolve(
+    const std::string& isa, const WeightShape& shape, Address packed, int64_t batch, int64_t channels,
+    const std::vector<int64_t>& geometry, Address x, bool channels_last, Address smooth, Address bias, bool bias_bf16,
+    Address peaks, Address out, int threads) {
+    Convolution work{};
+    work.shape = shape, work.packed = at<const uint8_t>(packed), work.batch = batch, work.channels = channels;
+    work.x = at<const void>(x), work.channels_last = channels_last, work.smooth = at<const float>(smooth);
+    work.bias = at<const void>(bias), work.bias_bf16 = bias_bf16;
+    work.peaks = at<float>(peaks), work.out = at<>(out);
+    int64_t* const pairs[] = {work.size, work.out_size, work.kernel, work.stride, work.padding, work.dilation};
+    for (size_t i = 0; i < 12; ++i) pairs[i / 2][i % 2] = geometry.at(i);
+    kernels_of(isa).convolve(work, threads);
+}
+
 }  // namespace
 }  // namespace halfbyte
 
@@ -92,4 +107,5 @@ PYBIND11_MODULE(_C, module) {
     module.def("quantize", &quantize, unlocked);
     module.def("linear", &linear, unlocked);
     module.def("gemm", &gemm, unlocked);
+    module.def("convolve", &convolve, unlocked);
 }

@@ -50,6 +50,22 @@ struct Linear {
     bool out_bf16;
 };
 
+// out [B, N, Ho, Wo] = x [B, C, H, W] * weight + bias, x quantized on the way with one scale per image. K is kh*kw*C, in that order.
+// x and out are of the branch's type, both with channels last or neither; rank 0 only. Rows and columns before the first one, and
+// after the last one, are zero; pairs are of height and width. peaks: [B, threads] for the kernel to write.
+struct Convolution {
+    WeightShape shape;
+    const uint8_t* packed;
+    const void* x;
+    const float* smooth;
+    const void* bias;
+    bool bias_bf16, channels_last;
+    float* peaks;
+    void* out;
+    int64_t batch, channels;
+    int64_t size[2], out_size[2], kernel[2], stride[2], padding[2], dilation[2];
+};
+
 // One instruction set's implementation. A packed weight is read by the same instruction set only.
 struct Kernels {
     const char* isa;
@@ -58,6 +74,7 @@ struct Kernels {
     void (*pack)(const WeightShape& shape, const Weight& weight, uint8_t* packed);
     void (*quantize)(const Quantization& work, int threads);
     void (*linear)(const Linear& work, int threads);
+    void (*convolve)(const Convolution& work, int threads);
 };
 
 // Every instruction set this was compiled for, widest first, ended by null.

@@ -1,15 +1,11 @@
 // A whole linear layer, block by block of rows: quantize, project down, multiply, add the branch and the bias, round.
 #pragma once
 
+#include "block.h"
 #include "quantize_row.h"
-#include "tile.h"
 
 namespace halfbyte {
 namespace {
-
-// Activations of a block stay in the second-level cache while every panel of the weight passes by.
-constexpr int64_t kBlockBytes = 256 << 10;
-constexpr int64_t kTilesOfBlock = 8;
 
 template <class Isa>
 struct Plan {
@@ -26,7 +22,7 @@ struct Plan {
         act_bytes = round_up(layout.steps, kStepsPerChunk) / kStepsPerChunk * Isa::kRows * kChunk;
         low_bytes = round_up(layout.low_steps, kStepsPerChunk) / kStepsPerChunk * Isa::kRows * kChunk;
         low_columns = round_up(layout.down_panels * kColumns, kChunk / 2);
-        block_tiles = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(act_bytes, 1), 1, std::min(kTilesOfBlock, tiles));
+        block_tiles = tiles_of_block(act_bytes, tiles);
         partition = choose_partition(tiles, layout.panels, work.m * work.shape.n * work.shape.k, threads);
     }
 };
@@ -92,11 +88,6 @@ ALWAYS_INLINE void place_low_rank(const float* values, int64_t rank, uint8_t* ro
     }
 }
 
-template <class Isa>
-ALWAYS_INLINE uint8_t* row_of(uint8_t* tiles, int64_t tile_bytes, int64_t row) {
-    return tiles + row / Isa::kRows * tile_bytes + row % Isa::kRows * kChunk;
-}
-
 // low_rank_act of a block's rows: x itself times proj_down.
 template <class Isa, typename T, bool kPairs>
 void project_down(const Plan<Isa>& plan, const Scratch<Isa>& scratch, const T* x, int64_t rows) {
@@ -153,53 +144,6 @@ void fill_block(const Plan<Isa>& plan, const Scratch<Isa>& scratch, int64_t firs
     }
 }
 
-// The fewest rows that hold those of the tile.
-template <class Isa, bool kPairs>
-ALWAYS_INLINE void run_tile(const Tile& tile) {
-    if (tile.rows > 2 * Isa::kRows / 3) return product_tile<Isa, kPairs, Isa::kRows>(tile);
-    if (tile.rows > Isa::kRows / 3) return product_tile<Isa, kPairs, 2 * Isa::kRows / 3>(tile);
-    if (tile.rows > 1) return product_tile<Isa, kPairs, Isa::kRows / 3>(tile);
-    product_tile<Isa, kPairs, 1>(tile);
-}
-
-template <class Isa, bool kPairs>
-void multiply_block(const Plan<Isa>& plan, const Scratch<Isa>& scratch, int64_t first, int64_t rows, int64_t panel, int64_t last) {
-    constexpr int kColumns = Plan<Isa>::kColumns;
-    const Linear& work = plan.work;
-    const Layout<Isa>& layout = plan.layout;
-    const int element = work.out_bf16 ? 2 : 4;
-    for (; panel < last; ++panel) {
-        const int64_t column = panel * kColumns;
-        Tile tile;
-        tile.weight = work.packed + panel * layout.panel_bytes;
-        tile.steps = layout.steps;
-        tile.corrections = reinterpret_cast<const int32_t*>(work.packed + layout.corrections) + column;
-        tile.wscales = reinterpret_cast<const float*>(work.packed + layout.wscales) + column;
-        tile.bias = work.bias ? scratch.bias + column : nullptr;
-        tile.proj_up = work.packed + layout.up + panel * layout.up_bytes;
-        tile.low_steps = layout.low_steps;
-        tile.out_stride = work.shape.n * element;
-        tile.out_bf16 = work.out_bf16;
-        tile.columns = int(std::min<int64_t>(kColumns, work.shape.n - column));
-        for (int64_t row = 0; row < rows; row += Isa::kRows) {
-            tile.act = row_of<Isa>(scratch.act, plan.act_bytes, row);
-            tile.ascales = scratch.ascales + row;
-            tile.low_rank_act = row_of<Isa>(scratch.low_rank_act, plan.low_bytes, row);
-            tile.out = static_cast<uint8_t*>(work.out) + (first + row) * tile.out_stride + column * element;
-            tile.rows = int(std::min<int64_t>(Isa::kRows, rows - row));
-            run_tile<Isa, kPairs>(tile);
-        }
-    }
-}
-
-template <class Isa>
-void fill_bias(const Plan<Isa>& plan, float* bias) {
-    const Linear& work = plan.work;
-    if (!work.bias) return;
-    for (int64_t i = 0; i < work.shape.n; ++i)
-        bias[i] = work.bias_bf16 ? to_float(static_cast<const bfloat16*>(work.bias)[i]) : static_cast<const float*>(work.bias)[i];
-}
-
 template <class Isa, typename T, bool kPairs>
 void linear_part(const void* context, int part) {
     const Plan<Isa>& plan = *static_cast<const Plan<Isa>*>(context);
@@ -210,12 +154,16 @@ void linear_part(const void* context, int part) {
     const int64_t last_panel = plan.layout.panels * (column_part + 1) / split.column_parts;
     const Scratch<Isa> scratch(plan);
     invert(plan.work.smooth, scratch.inverse_smooth, plan.work.shape.k);
-    fill_bias<Isa>(plan, scratch.bias);
+    const Linear& work = plan.work;
+    fill_bias(work.bias, work.bias_bf16, work.shape.n, scratch.bias);
+    const Product<Isa> product{plan.layout, work.shape, work.packed, work.bias ? scratch.bias : nullptr, work.out_bf16};
+    const int64_t row_bytes = work.shape.n * product.element();
     for (int64_t block = tile; block < last_tile; block += plan.block_tiles) {
         const int64_t first = block * Isa::kRows;
         const int64_t rows = std::min(std::min(last_tile, block + plan.block_tiles) * Isa::kRows, plan.work.m) - first;
         fill_block<Isa, T, kPairs>(plan, scratch, first, rows);
-        multiply_block<Isa, kPairs>(plan, scratch, first, rows, panel, last_panel);
+        const Block codes{scratch.act, plan.act_bytes, scratch.ascales, scratch.low_rank_act, plan.low_bytes, rows};
+        multiply_block<Isa, kPairs>(product, codes, panel, last_panel, static_cast<uint8_t*>(work.out) + first * row_bytes);
     }
 }
 

@@ -43,7 +43,7 @@ class Int8Linear:
         return sum_branches(self.branches, x, y.unflatten(0, x.shape[:-1])).to(x.dtype)
 
     def conv2d(self, x: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor:
-        raise NotImplementedError("conv2d: INT8 weights are prepared for linear layers only")
+        raise NotImplementedError("conv2d: a linear layer's weight needed, got a convolution")
 
 
 def by_ops(weight: Int8Weight, rows: Tensor, bias: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from .build_kernel_form import for_gpu
 from .emulated import emulate
 from .expanded import expand
 from .fastest import fastest_kind
+from .int8_convolution import fold_convolution
 from .int8_linear import fold
 
 if TYPE_CHECKING:
@@ -62,4 +63,6 @@ def build(weight: LowBitWeight) -> Prepared:
     if torch.compiler.is_compiling():
         return expand(weight, weight.dtype, "traced before it was prepared")
     kind, reason = fastest_kind(weight)
-    return fold(weight, reason) if kind == "int8" else expand(weight, getattr(torch, kind), reason)
+    if kind != "int8":
+        return expand(weight, getattr(torch, kind), reason)
+    return fold(weight, reason) if weight.ndim == 2 else fold_convolution(weight, reason)

@@ -13,10 +13,11 @@ from .branch import Branch
 from .emulated import Emulated
 from .expanded import Expanded
 from .fold_to_int8 import Int8Weight
+from .int8_convolution import Int8Convolution
 from .int8_linear import Int8Linear
 from .kernel_form import KernelForm
 
-NODES = (Branch, Emulated, Expanded, Int8Linear, Int8Weight, KernelForm, PackedWeight)
+NODES = (Branch, Emulated, Expanded, Int8Convolution, Int8Linear, Int8Weight, KernelForm, PackedWeight)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from halfbyte.env import extension
 from halfbyte.formats import LayerFormat, dequantize_weight, quantize_weight
 from halfbyte.layers import fold_to_int8 as fold_to_int8_module
-from halfbyte.layers import int8_linear
+from halfbyte.layers import int8_linear, prepare
 from halfbyte.layers.fold_to_int8 import fold_to_int8
 from halfbyte.layers.storage import dequantize_residual
 from halfbyte.ops.cpu import PackedWeight
@@ -54,3 +54,36 @@ def test_a_branch_beside_int8_is_the_composition_of_ops(make_linear, dtype, monk
     x = torch.randn(11, 128, dtype=dtype)
     limit = LIMITS["float32" if dtype == torch.float32 else "bfloat16"].agreement
     assert relative_rms(linear(x), int8_linear.by_ops(folded, x, linear.bias)) < limit
+
+
+CONVOLUTIONS = [
+    {},
+    {"kernel": 1, "padding": 0},
+    {"stride": 2, "padding": (1, 0)},
+    {"padding": "same", "dilation": 2},
+    {"kernel": (2, 4), "padding": "same"},
+    {"padding": "valid", "smooth": False},
+    {"rank": 0, "weight": "nvfp4", "activation": "nvfp4"},
+]
+
+
+@DTYPES
+@pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
+def test_int8_convolutions_are_as_close_as_int8_is(make_conv, options, dtype, monkeypatch):
+    monkeypatch.setenv("HALFBYTE_CPU_KIND", "int8")
+    conv = make_conv(dtype=dtype, **options)
+    x = torch.randn(3, 64, 9, 12, dtype=dtype)
+    weight, bias = conv.weight.dequantize(), conv.bias.float()
+    want = torch.nn.functional.conv2d(x.float(), weight, bias, conv.stride, conv.padding, conv.dilation)
+    report = prepare(conv)
+    assert [layer.kind for layer in report] == ["int8 w8a8"]
+    assert report.prepared_bytes >= conv.weight.numel()
+    assert conv(x).dtype == dtype and relative_rms(conv(x), want) < 0.02
+
+
+def test_an_adapter_runs_beside_an_int8_convolution(make_conv, monkeypatch):
+    monkeypatch.setenv("HALFBYTE_CPU_KIND", "int8")
+    conv, x = make_conv(stride=2), torch.randn(2, 64, 8, 8)
+    conv.weight.data += 0.1 * torch.randn(24, 64, 3, 3)
+    want = torch.nn.functional.conv2d(x, conv.weight.dequantize(), conv.bias, 2, 1)
+    assert conv.weight.prepared().branches and relative_rms(conv(x), want) < 0.02

@@ -5,7 +5,10 @@ import json
 import pytest
 import torch
 
+from halfbyte.env import extension
 from halfbyte.layers import fastest, fold_to_int8, prepare, remembered
+
+needs_extension = pytest.mark.skipif(extension() is None, reason="the C++ extension was not built")
 
 
 @pytest.fixture
@@ -112,8 +115,26 @@ def test_the_measurement_itself(make_linear, file, monkeypatch):
     assert report.layers[0].reason.startswith("measured at 72 x 128 with 64 and 1024 rows: float32 ")
 
 
+@needs_extension
+def test_a_convolution_runs_int8_where_that_is_faster(make_conv, file, monkeypatch):
+    monkeypatch.setattr(fastest, "load_guard", lambda: None)
+    (kind, reason), shape = fastest.fastest_kind(make_conv().weight), (24, 64, 3, 3)
+    ((key, times),) = json.loads(file.read_text())[remembered.machine_key()].items()
+    assert key == "convolution 24 x 64 x 3 x 3 float32" and tuple(times) == ("float32", "int8")
+    assert kind == fastest.choose(times)
+    assert reason.startswith("measured at 24 x 64 x 3 x 3 with 1 and 16 images of 8 x 8: float32 ")
+    assert len(times["int8"]) == len(fastest.image_counts(shape)) == 2
+
+
+@needs_extension
+def test_a_convolution_whose_branch_stays_beside_is_not_measured(make_conv, file, monkeypatch):
+    monkeypatch.setattr(fold_to_int8, "MERGED_GROWTH", -2)
+    assert fastest.fastest_kind(make_conv().weight) == ("float32", "its low-rank branch does not merge into INT8")
+    assert not file.exists()
+
+
 def test_layers_with_one_way_to_run_are_not_measured(make_linear, make_conv, counted):
-    for module in (make_conv(), make_linear(activation=None), make_linear(dtype=torch.float64)):
+    for module in (make_conv(dtype=torch.float16), make_conv(activation=None), make_linear(activation=None), make_linear(dtype=torch.float64)):
         assert fastest.fastest_kind(module.weight)[0] == str(module.weight.dtype).removeprefix("torch.")
     assert counted == []
 

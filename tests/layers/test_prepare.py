@@ -118,7 +118,7 @@ def test_native_runs_the_kind_it_reports(make_linear, make_conv, kind, dtype, mo
 
 def test_layers_that_int8_would_round_stay_float(make_linear, make_conv, monkeypatch):
     monkeypatch.setenv("HALFBYTE_CPU_KIND", "int8")
-    model = nn.ModuleList([make_linear(activation=None), make_conv(), make_linear()])
+    model = nn.ModuleList([make_linear(activation=None), make_conv(activation=None), make_linear()])
     report = prepare(model)
     assert [layer.kind for layer in report] == ["expanded float32", "expanded float32", "int8 w8a8"]
     assert report.kinds == {"expanded float32": 2, "int8 w8a8": 1}

@@ -49,7 +49,7 @@ def test_linear_runs_the_dequantized_weight(make_linear, shape):
 
 @pytest.mark.parametrize("geometry", [{}, {"stride": 2}, {"padding": 0, "dilation": 2}, {"kernel": 1, "padding": 0}], ids=str)
 def test_conv2d_runs_the_dequantized_weight(make_conv, geometry):
-    conv = make_conv(**geometry)
+    conv = make_conv(activation=None, **geometry)
     x = torch.randn(2, 64, 9, 7)
     want = F.conv2d(x, conv.weight.dequantize(), conv.bias, conv.stride, conv.padding, conv.dilation)
     torch.testing.assert_close(conv(x), want)
