@@ -17,7 +17,6 @@ import random
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from mutants import Mutant, mutants_of
 from report import outcome, show, write
 from rules import RULES
 from source import Source
-from trial import KERNEL_CALLS, Prepared, Verdict, prepare, try_module
+from trial import KERNEL_CALLS, Call, Verdict, calls_of, try_module
 
 # Instructions and conversions are tested one by one (tests/kernels/simt); the others hold no kernel code.
 LEFT_OUT = {"platform.h", "ptx.h", "check.h", "launch.h", "launch.cu", "bindings.cpp", "dtype.h", "gemm.h", "gemm_arguments.h"}
@@ -43,22 +42,17 @@ def mutable_files() -> list[str]:
     return sorted(name for name in names - LEFT_OUT if not name.startswith("ptx_"))
 
 
-@cache
-def prepared(stem: str) -> list[Prepared]:
-    return prepare(stem)
-
-
-def prepared_for(file: str) -> list[Prepared]:
-    return [one for stem in dependents(file) for one in prepared(stem)]
+def calls_for(file: str) -> list[Call]:
+    return [call for stem in dependents(file) for call in calls_of(stem)]
 
 
 def try_switched(mutant: Mutant, module: Path, number: int) -> Verdict:
-    return try_module(module, number, prepared_for(mutant.file))
+    return try_module(module, number, calls_for(mutant.file))
 
 
 def try_constant(mutant: Mutant, builder: Builder) -> Verdict:
     try:
-        return try_module(builder.one(mutant), 0, prepared_for(mutant.file))
+        return try_module(builder.one(mutant), 0, calls_for(mutant.file))
     except CompileError as error:
         lines = [line for line in str(error).splitlines() if " error: " in line] or [str(error)]
         return Verdict("compiler", lines[0].split(" error: ")[-1])
@@ -98,7 +92,7 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
 def bits_of_unchanged(builder: Builder, files: set[str]) -> Iterator[str]:
     """Also shows that the checks pass where nothing is wrong."""
     for file in sorted(files):
-        verdict = try_module(builder.unchanged(), 0, prepared_for(file))
+        verdict = try_module(builder.unchanged(), 0, calls_for(file))
         if verdict.by:
             sys.exit(f"the kernels as they are fail their calls: {verdict.what}")
         yield verdict.bits

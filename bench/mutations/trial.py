@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable
 from ctypes import CDLL, c_int
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
-from halfbyte.ops.native.register import KERNELS
-from halfbyte.testing.kernel_calls import KERNEL_CALLS, KernelCall
-from halfbyte.testing.limits import poisoned_empty
+from halfbyte.testing.kernel_calls import KERNEL_CALLS, Call
 
 # (seed, run_to_barrier), all with the race detector: the second finds refills that come too early.
 SCHEDULES = ((0, False), (1, True), (2, False))
@@ -37,22 +36,13 @@ class Verdict:
     bits: str = ""  # of all outputs
 
 
-@dataclass(frozen=True)
-class Prepared:
-    call: KernelCall
-    args: tuple
-    wanted: Any
-
-
-def into_poison(tensor: torch.Tensor) -> torch.Tensor:
-    with poisoned_empty():
-        buffer = torch.empty(tensor.numel() + 2048, dtype=tensor.dtype)
-    return buffer[1024 : 1024 + tensor.numel()].view(tensor.shape).copy_(tensor)
-
-
-def prepare(stem: str) -> list[Prepared]:
-    calls = KERNEL_CALLS[stem]() if stem in KERNEL_CALLS else ()
-    return [Prepared(call, tree_map_only(torch.Tensor, into_poison, call.args), call.wanted()) for call in calls]
+@cache
+def calls_of(stem: str) -> list[Call]:
+    """The calls of a kernel file, with their references computed."""
+    calls = list(KERNEL_CALLS[stem]()) if stem in KERNEL_CALLS else []
+    for call in calls:
+        getattr(call, "wanted", None), getattr(call, "poisoned_args", None)
+    return calls
 
 
 def load(path: Path, number: int) -> ModuleType:
@@ -64,30 +54,28 @@ def load(path: Path, number: int) -> ModuleType:
 
 
 def as_bytes(outputs: Any) -> bytes:
+    if isinstance(outputs, str):
+        return outputs.encode()
     tensors = outputs if isinstance(outputs, tuple) else (outputs,)
     return b"".join(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for t in tensors)
 
 
-def judge(kernels: ModuleType, prepared: list[Prepared]) -> Verdict:
-    from hashlib import sha256
-
-    first: dict[int, bytes] = {}
+def judge(kernels: ModuleType, calls: list[Call]) -> Verdict:
+    first: dict[str, bytes] = {}
     for seed, run_to_barrier in SCHEDULES:
         kernels.configure(seed=seed, run_to_barrier=run_to_barrier, races=True)
-        for index, one in enumerate(prepared):
-            place = f"{one.call.op} {one.call.id}"
+        for call in calls:
             try:
-                with poisoned_empty():
-                    got = KERNELS[one.call.op].run(kernels, *one.args)
+                got = call.run(kernels)
             except kernels.Fault as fault:
-                return Verdict("fault", f"{place}: {fault}")
+                return Verdict("fault", f"{call.id}: {fault}")
             except (ValueError, RuntimeError) as error:
-                return Verdict("refused", f"{place}: {error}")
-            if reason := one.call.reason_against(got, one.wanted):
-                return Verdict("wrong", f"{place}: {reason}")
-            if first.setdefault(index, as_bytes(got)) != as_bytes(got):
-                return Verdict("schedule", f"{place}: other bits under seed {seed}")
-    return Verdict("", bits=sha256(b"".join(first[index] for index in sorted(first))).hexdigest())
+                return Verdict("refused", f"{call.id}: {error}")
+            if reason := call.reason_against(got):
+                return Verdict("wrong", f"{call.id}: {reason}")
+            if first.setdefault(call.id, as_bytes(got)) != as_bytes(got):
+                return Verdict("schedule", f"{call.id}: other bits under seed {seed}")
+    return Verdict("", bits=sha256(b"".join(first.values())).hexdigest())
 
 
 def isolated(run: Callable[[], Verdict], seconds: float = SECONDS) -> Verdict:
@@ -120,5 +108,5 @@ def isolated(run: Callable[[], Verdict], seconds: float = SECONDS) -> Verdict:
     return Verdict("crash", f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an exception that is no fault")
 
 
-def try_module(path: Path, number: int, prepared: list[Prepared]) -> Verdict:
-    return isolated(lambda: judge(load(path, number), prepared))
+def try_module(path: Path, number: int, calls: list[Call]) -> Verdict:
+    return isolated(lambda: judge(load(path, number), calls))
