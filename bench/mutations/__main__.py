@@ -17,6 +17,7 @@ import random
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,22 +61,37 @@ def try_constant(mutant: Mutant, builder: Builder) -> Verdict:
         builder.forget(mutant)
 
 
-class Kept:
-    """Verdicts of earlier runs over the same sources and checks, one JSON line each."""
+def digest(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:16]
 
-    def __init__(self, work: Path) -> None:
-        digest = hashlib.sha256()
-        checks = [*(ROOT / "engine").rglob("*.py"), *Path(__file__).parent.glob("*.py")]
-        for path in sorted(path for path in checks if path.name != "report.py"):
-            digest.update(path.read_bytes())
-        self.path = work / f"verdicts-{digest.hexdigest()[:12]}.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.results: dict[str, dict[str, str]] = {row.pop("id"): row for row in map(json.loads, lines)}
+
+class Kept:
+    """Verdicts of earlier runs, one JSON line each, with a digest of all that they depend on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = [path for room in ("formats", "ops", "testing") for path in (ROOT / "engine" / room).rglob("*.py")]
+        self.checks = digest(*engine, *(ROOT / "csrc/simt").iterdir(), Path(__file__).with_name("trial.py"))
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else ())
+        self.results: dict[str, dict[str, str]] = {row["key"]: row for row in lines}
+
+    @cache
+    def basis(self, file: str) -> str:
+        names = {name for stem in dependents(file) for name in includes(f"{stem}.cu")}
+        return digest(*(CUDA / name for name in names)) + self.checks
+
+    def key(self, mutant: Mutant) -> str:
+        return f"{mutant.id} {mutant.text} {self.basis(mutant.file)}"
+
+    def get(self, mutant: Mutant) -> dict[str, str] | None:
+        return self.results.get(self.key(mutant))
 
     def add(self, mutant: Mutant, verdict: Verdict) -> None:
-        self.results[mutant.id] = vars(verdict)
+        row = {"key": self.key(mutant), **vars(verdict)}
+        self.results[row["key"]] = row
         with self.path.open("a") as file:
-            file.write(json.dumps({"id": mutant.id, **vars(verdict)}) + "\n")
+            file.write(json.dumps(row) + "\n")
 
 
 def chosen(arguments: argparse.Namespace) -> list[Mutant]:
@@ -99,7 +115,7 @@ def bits_of_unchanged(builder: Builder, files: set[str]) -> Iterator[str]:
 
 
 def run(mutants: list[Mutant], builder: Builder, kept: Kept, jobs: int, console: Console) -> None:
-    waiting = [m for m in mutants if m.id not in kept.results]
+    waiting = [m for m in mutants if kept.get(m) is None]
     if not waiting:
         return
     with console.status(f"compiling {len(waiting)} mutants"):
@@ -117,7 +133,7 @@ def run(mutants: list[Mutant], builder: Builder, kept: Kept, jobs: int, console:
         for done in as_completed(pending):
             mutant = pending[done]
             kept.add(mutant, done.result())
-            survivors += outcome(mutant, kept.results[mutant.id]) == "survived"
+            survivors += outcome(mutant, kept.get(mutant)) == "survived"
             progress.update(task, advance=1, description=f"{survivors} survivors")
 
 
@@ -131,7 +147,8 @@ def main() -> int:
     parser.add_argument("--show", nargs="+", metavar="ID", help="only these mutants, with their verdicts")
     parser.add_argument("--sample", type=int, metavar="N", help="N mutants, the same every time")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--work", type=Path, default=ROOT / "out/mutations", help="folder for objects and verdicts (default: out/mutations)")
+    work = ROOT / "out/mutations"
+    parser.add_argument("--work", type=Path, default=work, help="folder for objects and verdicts (default: out/mutations)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the verdicts as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,18 +157,18 @@ def main() -> int:
     if not mutants:
         sys.exit("no mutant answers these filters")
     builder = Builder(arguments.work)
-    kept = Kept(builder.work)
+    kept = Kept(arguments.work / "verdicts.jsonl")
     with console.status("compiling the kernels as they are, and running their calls"):
         unchanged = " ".join(bits_of_unchanged(builder, {m.file for m in mutants}))
     run(mutants, builder, kept, arguments.jobs, console)
-    if arguments.show:
-        for mutant in mutants:
-            result = kept.results[mutant.id]
-            console.print(f"{mutant.id}: {result['by'] or 'survived'} {result['what']}", markup=False, highlight=False)
-    show(console, mutants, kept.results, unchanged)
+    results = {mutant.id: kept.get(mutant) for mutant in mutants}
+    for mutant in mutants if arguments.show else ():
+        result = results[mutant.id]
+        console.print(f"{mutant.id}: {result['by'] or 'survived'} {result['what']}", markup=False, highlight=False)
+    show(console, mutants, results, unchanged)
     if arguments.out:
-        write(arguments.out, mutants, kept.results)
-    return any(outcome(m, kept.results[m.id]) == "survived" for m in mutants)
+        write(arguments.out, mutants, results)
+    return any(outcome(m, results[m.id]) == "survived" for m in mutants)
 
 
 if __name__ == "__main__":

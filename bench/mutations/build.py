@@ -1,4 +1,4 @@
-"""Compiles the kernels' sources for the host shim: once with every switchable mutant in them, and once per mutant of a constant."""
+"""Compiles the kernels for the host shim: once with every switchable mutant in them, and once per mutant of a constant."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ class Builder:
         csrc = self.copy_of_csrc(folder, {mutant.file: mutant.applied((CUDA / mutant.file).read_text())})
         affected = dependents(mutant.file)
         objects = [self.compile(csrc / "cuda" / f"{stem}.cu", folder / f"{stem}.o", *KERNEL_FLAGS) for stem in affected]
-        return self.link(folder, [*self.shared(), *objects, *(self.plain(stem) for stem in kernel_stems() if stem not in affected)])
+        others = [self.plain(stem) for stem in kernel_stems() if stem not in affected]
+        return self.link(folder, [*self.shared(), *objects, *others])
 
     def forget(self, mutant: Mutant) -> None:
         shutil.rmtree(self.work / "one" / mutant.id.replace(":", "-"), ignore_errors=True)
@@ -127,9 +128,8 @@ class Builder:
         names = hashlib.sha256("\n".join(m.id + m.text for m in numbered.values()).encode()).hexdigest()[:12]
         folder = self.work / f"switched-{names}"
         while True:
-            sources = {
-                file: Switches((CUDA / file).read_text(), {n: m for n, m in numbered.items() if m.file == file}) for file in by_file
-            }
+            own = {file: {n: m for n, m in numbered.items() if m.file == file} for file in by_file}
+            sources = {file: Switches((CUDA / file).read_text(), own[file]) for file in by_file}
             csrc = self.copy_of_csrc(folder, {file: switches.text for file, switches in sources.items()})
             refused: set[int] = set()
             objects = []

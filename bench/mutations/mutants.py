@@ -46,8 +46,9 @@ def mutants_of(source: Source, rules: set[str] | None = None) -> Iterator[Mutant
         line = source.line_of(begin)
         counts[line, rule] += 1
         line_begin, line_end = source.text.rfind("\n", 0, begin) + 1, source.text.find("\n", end)
+        before = source.text[line_begin:line_end]
+        after = source.text[line_begin:begin] + edit.text + source.text[end:line_end]
         yield Mutant(
             f"{source.path}:{line}:{rule}:{counts[line, rule]}", source.path, line, rule, begin, end, edit.text,
-            (source[first].start, source[last].end), source.is_constant(edit.first),
-            one_line(source.text[line_begin:line_end]), one_line(source.text[line_begin:begin] + edit.text + source.text[end:line_end]),
+            (source[first].start, source[last].end), source.is_constant(edit.first), one_line(before), one_line(after),
         )  # fmt: skip

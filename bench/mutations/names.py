@@ -33,11 +33,54 @@ PAIRS = [
     ("column_in_warp", "product_column"),
     ("column", "product_column"),
     ("kValueFirst", "kGateFirst"),
+    ("kGemmBlockN", "kGemmBlockC"),
+    ("kSumStride", "kLowRankStride"),
+    ("low", "high"),
+    ("even", "odd"),
+    ("first", "second"),
+    ("first", "last"),
+    ("cos", "sin"),
+    ("mean", "factor"),
+    ("means", "factors"),
+    ("group", "quad"),
+    ("g", "q"),
+    ("warp_n", "warp_c"),
+    ("rank", "first_rank"),
+    ("slot", "step"),
+    ("unit", "step"),
+    ("channel", "pixel"),
+    ("difference", "size"),
+    ("word", "half"),
 ]
-ALIKE: dict[str, list[str]] = {}
-for _first, _second in PAIRS:
-    ALIKE.setdefault(_first, []).append(_second)
-    ALIKE.setdefault(_second, []).append(_first)
+# Only as members, where the same names stand for other things elsewhere.
+MEMBER_PAIRS = [
+    ("rows", "columns"),
+    ("rows", "padded_rows"),
+    ("rank", "columns"),
+    ("pixels", "channels"),
+    ("batch", "pixels"),
+    ("x", "y"),
+    ("mod_scale", "mod_shift"),
+    ("rows_per_scale", "rows_per_shift"),
+    ("weight", "bias"),
+    ("hidden_states", "delta"),
+    ("value", "base"),
+    ("scale", "shift"),
+    ("units", "warps"),
+    ("tokens", "width"),
+    ("k", "n"),
+]
+
+
+def both_ways(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+    alike: dict[str, list[str]] = {}
+    for first, second in pairs:
+        alike.setdefault(first, []).append(second)
+        alike.setdefault(second, []).append(first)
+    return alike
+
+
+ALIKE, MEMBERS_ALIKE = both_ways(PAIRS), both_ways(MEMBER_PAIRS)
 
 OTHER_INSTRUCTION = {
     "mma_s4": ["mma_u4s4"],

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from names import ALIKE, OTHER_INSTRUCTION, OTHER_TYPE
-from source import ASSIGNMENTS, PRECEDENCE, Source
+from names import ALIKE, MEMBERS_ALIKE, OTHER_INSTRUCTION, OTHER_TYPE
+from source import PRECEDENCE, Source
+from statements import end_of_statement, is_declared
 
 RULES: dict[str, Callable[[Source, int], Iterator[Edit]]] = {}
 
@@ -80,62 +81,9 @@ def valid(source: Source, index: int) -> Iterator[Edit]:
 @rule
 def statement(source: Source, index: int) -> Iterator[Edit]:
     """A call, an assignment or an increment left out."""
-    if not starts_statement(source, index) or is_synchronisation(source, index):
-        return
-    end = index
-    while source[end].text != ";":
-        if source.partner.get(end, end) < end:  # a list of values in braces
-            return
-        end = source.partner.get(end, end) + 1
-    texts = [token.text for token in source.tokens[index:end]]
-    is_update = texts[0] in ("++", "--") or any(source[at].text in ASSIGNMENTS for at in top_level(source, index, end))
-    if is_update and declares(source, index):
-        return
-    if is_update or texts[-1] == ")" and texts[0] not in ("return", "static_assert", "KEEP_APART", "SHARED_MEMORY") and not declares(source, index):
+    end = end_of_statement(source, index)
+    if end is not None and not is_call(source, index + 2, "barrier", "warp_sync", "cp_async_commit", "cp_async_wait"):
         yield Edit(index, end - 1, "void()")
-
-
-def top_level(source: Source, first: int, end: int) -> Iterator[int]:
-    at = first
-    while at < end:
-        yield at
-        at = source.partner.get(at, at) + 1
-
-
-def starts_statement(source: Source, index: int) -> bool:
-    before = source[index - 1].text
-    starts = before in (";", "{", "}", "else") or (before == ")" and source._ends_condition(index - 1))
-    token = source[index]
-    in_for = any(source[at].text == "(" and at < index < source.partner[at] and source[at - 1].text == "for" for at in open_brackets(source, index))
-    allowed = token.kind == "name" and token.text not in ("if", "for", "while", "else", "switch", "using", "const", "constexpr", "return", "static")
-    return starts and source.in_function(index) and not source.in_initializers(index) and not in_for and (allowed or token.text in ("++", "--"))
-
-
-def open_brackets(source: Source, index: int) -> Iterator[int]:
-    """The opening bracket that the token stands in, if it is a round one."""
-    at = index - 1
-    while at >= 0 and source[at].text not in ("{", "}"):
-        if at in source.partner and source[at].text in (")", "]", ">"):
-            at = source.partner[at]
-        elif source[at].text == "(":
-            yield at
-            return
-        at -= 1
-
-
-def declares(source: Source, index: int) -> bool:
-    """Whether the statement begins with a type: two names in a row, or a name after template arguments, * or &."""
-    at = index
-    while source[at + 1].text == "::" or source[at].text == "::":
-        at += 1
-    if source[at + 1].text == "<" and at + 1 in source.partner:
-        at = source.partner[at + 1]
-    after = source[at + 1]
-    return after.kind == "name" or (after.text in ("*", "&") and not source.is_binary(at + 1)) or source[index].text in ("auto", "const", "typename")
-
-
-def is_synchronisation(source: Source, index: int) -> bool:
-    return any(is_call(source, index + 2, name) for name in ("barrier", "warp_sync", "cp_async_commit", "cp_async_wait"))
 
 
 @rule
@@ -149,11 +97,8 @@ def without_either(source: Source, index: int) -> Iterator[Edit]:
     """The operation without its right operand; and without its left one, unless that is an operation of the same kind."""
     left, right = source.operand(index, -1), source.operand(index, 1)
     yield Edit(index, right[1], "")
-    first_of_chain = not any(
-        source.is_binary(at) and PRECEDENCE[source[at].text] == PRECEDENCE[source[index].text]
-        for at in top_level(source, left[0], index)
-    )
-    if first_of_chain:
+    own = PRECEDENCE[source[index].text]
+    if not any(source.is_binary(at) and PRECEDENCE[source[at].text] == own for at in source.top_level(left[0], index)):
         yield Edit(left[0], index, "")
 
 
@@ -198,16 +143,23 @@ def bound(source: Source, index: int) -> Iterator[Edit]:
 def number(source: Source, index: int) -> Iterator[Edit]:
     """An integer that is one off: strides, shifts, masks, stages, fragment indices."""
     token = source[index]
-    if token.kind == "number" and token.text.isdecimal() and not source.is_array_bound(index):
+    if token.kind == "number" and token.text.isdecimal() and not source.is_array_bound(index) and not in_wait(source, index):
         yield Edit(index, index, str(int(token.text) + 1))
         if token.text != "0":
             yield Edit(index, index, str(int(token.text) - 1))
 
 
+def in_wait(source: Source, index: int) -> bool:
+    """Whether in the argument of cp_async_wait, which has a rule of its own."""
+    angle = source.angle_around(index)
+    return angle is not None and source[angle - 1].text == "cp_async_wait"
+
+
 @rule
 def term(source: Source, index: int) -> Iterator[Edit]:
     """A term of a sum left out, or with the other sign."""
-    if source[index].text in "+-" and source.is_binary(index):
+    text = "string" in (source[index - 1].kind, source[index + 1].kind)
+    if source[index].text in "+-" and source.is_binary(index) and not text and not in_wait(source, index):
         yield from without_either(source, index)
         yield Edit(index, index, {"+": "-", "-": "+"}[source[index].text])
 
@@ -239,21 +191,14 @@ def bits(source: Source, index: int) -> Iterator[Edit]:
 def names(source: Source, index: int) -> Iterator[Edit]:
     """A name that is easily taken for another: rows for columns, activations for weights, one stride for another."""
     token = source[index]
-    if token.kind != "name" or token.text not in ALIKE or is_declared(source, index):
+    if token.kind != "name" or is_declared(source, index):
         return
-    reach = source.names_in_reach(index) if source[index - 1].text not in (".", "->", "::") else ALIKE[token.text]
-    for other in ALIKE[token.text]:
-        if other in reach:
+    member = source[index - 1].text in (".", "->")
+    qualified = member or source[index - 1].text == "::"
+    others = ALIKE.get(token.text, []) + (MEMBERS_ALIKE.get(token.text, []) if member else [])
+    for other in others:
+        if qualified or other in source.names_in_reach(index):
             yield Edit(index, index, other)
-
-
-def is_declared(source: Source, index: int) -> bool:
-    """Whether the name is introduced here: after a type, or before the = of a later declarator."""
-    before, after = source[index - 1], source[index + 1].text
-    if before.text in (".", "->", "::"):
-        return False
-    typed = before.kind == "name" and before.text not in ("return", "else", "case") or before.text in (">", "*", "&") and not source.is_binary(index - 1)
-    return typed or (before.text == "," and after == "=") or (before.text in (":", ",") and after == "(" and source.in_initializers(index))
 
 
 @rule
@@ -268,18 +213,13 @@ def instruction(source: Source, index: int) -> Iterator[Edit]:
 def dtype(source: Source, index: int) -> Iterator[Edit]:
     """float16 for bfloat16 and the reverse, and integers of another width or sign in casts and loads."""
     token = source[index]
-    in_brackets = source[index - 1].text in ("<", ",") or source[index + 1].text in (">", ",")
-    if token.text in OTHER_TYPE and not source.is_constant(index) and in_brackets and in_angle(source, index):
+    if token.text in OTHER_TYPE and not source.is_constant(index) and source.angle_around(index) is not None:
         for other in OTHER_TYPE[token.text]:
             yield Edit(index, index, other)
     elif token.text in ("kHalf", "kBfloat", "kFloat") and source[index - 1].text == "::":
         for other in ("kHalf", "kBfloat", "kFloat"):
             if other != token.text:
                 yield Edit(index, index, other)
-
-
-def in_angle(source: Source, index: int) -> bool:
-    return source._angle_around(index) is not None
 
 
 @rule
@@ -293,7 +233,7 @@ def rounding(source: Source, index: int) -> Iterator[Edit]:
 def edits(source: Source, names: set[str]) -> Iterator[tuple[str, Edit]]:
     """Every edit of the named rules, in the order of the source."""
     for index in range(2, len(source.tokens) - 1):
-        if source[source.statement(index)].text == "static_assert":  # it only says what the compiler would find
+        if source.is_for_the_compiler(index):
             continue
         for name, find in RULES.items():
             if name in names:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 TOKEN = re.compile(
-    r"""(?P<comment>//[^\n]*|/\*.*?\*/) | (?P<directive>^[ \t]*\#(?:[^\n\\]|\\.|\\\n)*) | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
-      | (?P<number>(?:0[xX][0-9a-fA-F.']+(?:[pP][+-]?\d+)?|(?:\d[\d']*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[uUlLfF]*) | (?P<name>[A-Za-z_]\w*)
+    r"""(?P<comment>//[^\n]*|/\*.*?\*/)
+      | (?P<directive>^[ \t]*\#(?:[^\n\\]|\\.|\\\n)*)
+      | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
+      | (?P<number>(?:0[xX][0-9a-fA-F.']+(?:[pP][+-]?\d+)?|(?:\d[\d']*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[uUlLfF]*)
+      | (?P<name>[A-Za-z_]\w*)
       | (?P<mark><<=|>>=|\.\.\.|->|\+\+|--|<<|(?<=\s)>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|::|.)""",
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
@@ -19,6 +23,8 @@ PRECEDENCE = {
 ASSIGNMENTS = {"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>="}
 OPENING, CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}, {")", "]", "}", ">"}
 SEPARATORS = {",", ";", "?", ":", "return", "else", "UNROLL", "ROLLED"} | ASSIGNMENTS
+KEYWORDS_BEFORE = {"return", "template", "case"}  # of an operand, not operands themselves
+FOR_THE_COMPILER = {"LAUNCH_BOUNDS", "UNROLL_BY"}
 CONSTANT = {"static_assert", "using", "template", "enum", "case"}
 
 
@@ -74,7 +80,7 @@ class Source:
     def is_binary(self, index: int) -> bool:
         before = self[index - 1]
         operand = before.kind in ("number", "name", "string") or before.text in (")", "]", "}", ">")
-        return self[index].text in PRECEDENCE and self.spaced(index) and operand and before.text not in ("return", "template", "case")
+        return self[index].text in PRECEDENCE and self.spaced(index) and operand and before.text not in KEYWORDS_BEFORE
 
     @cached_property
     def partner(self) -> dict[int, int]:
@@ -130,19 +136,37 @@ class Source:
         words = [token.text for token in self.tokens[self.statement(index) : index]]
         if words[:1] == ["case"] and ":" in words:
             words = words[words.index(":") + 1 :]
-        constant = "constexpr" in words or bool(CONSTANT & set(words[:1])) or self.is_array_bound(index)
-        return constant or any("constexpr" in header and "if" not in header for header in self.around(index)) or not self.in_function(index)
+        if "constexpr" in words or CONSTANT & set(words[:1]) or self.is_array_bound(index) or not self.in_function(index):
+            return True
+        return any("constexpr" in header and "if" not in header for header in self.around(index))
+
+    def is_for_the_compiler(self, index: int) -> bool:
+        """Whether in an assertion at compile time, or in a hint that changes no result."""
+        if self[self.statement(index)].text == "static_assert":
+            return True
+        hints = (at + 1 for at, token in enumerate(self.tokens) if token.text in FOR_THE_COMPILER)
+        return any(at < index < self.partner[at] for at in hints)
+
+    def closes(self, index: int) -> bool:
+        return index in self.partner and self.partner[index] < index
+
+    def top_level(self, first: int, end: int) -> Iterator[int]:
+        """Tokens first..end - 1 without those between brackets."""
+        while first < end:
+            yield first
+            first = max(self.partner.get(first, first), first) + 1
 
     def is_array_bound(self, index: int) -> bool:
         """Whether the token stands between the brackets of an array's declaration."""
         at = index - 1
-        while at in self.partner and self[at].text in CLOSING or at not in self.partner and self[at].text not in (";", "{", "}"):
+        while self.closes(at) or (at not in self.partner and self[at].text != ";"):
             at = self.partner.get(at, at) - 1
         if self[at].text != "[":
             return False
         while self[at - 1].text == "]":
             at = self.partner[at - 1]
-        return self[at - 1].text == ")" or (self[at - 1].kind == "name" and (self[at - 2].kind == "name" or self[at - 2].text == ">"))
+        array, before = self[at - 1], self[at - 2]
+        return array.text == ")" or (array.kind == "name" and (before.kind == "name" or before.text == ">"))
 
     def operand(self, index: int, step: int) -> tuple[int, int]:
         """First and last token of the left (step -1) or right (step 1) operand of a binary operator."""
@@ -169,15 +193,15 @@ class Source:
                 first, last = first - 1, self.partner[first - 1]
             elif self[last + 1].text == ">" and last + 1 in self.partner:
                 first, last = self.partner[last + 1], last + 1
-            elif first - 1 > 0 and self[first - 1].text == "," and (angle := self._angle_around(first)) is not None:
+            elif first - 1 > 0 and self[first - 1].text == "," and (angle := self.angle_around(first)) is not None:
                 first, last = angle, self.partner[angle]
             else:
                 return first, last
 
-    def _angle_around(self, index: int) -> int | None:
+    def angle_around(self, index: int) -> int | None:
         at = index - 1
         while at >= 0:
-            if at in self.partner and self[at].text in CLOSING:
+            if self.closes(at):
                 at = self.partner[at]
             elif at in self.partner:
                 return at if self[at].text == "<" else None
@@ -202,7 +226,7 @@ class Source:
                 if (token in CLOSING) != (step < 0):
                     return index
                 index = self.partner[at]
-                if step < 0 and self._ends_condition(at):
+                if step < 0 and self.ends_condition(at):
                     return at + 1
             else:
                 index = at
@@ -211,7 +235,7 @@ class Source:
         """Whether the brace opens a value such as Words2{0, 0} and not a block."""
         return self.text[self[brace].start - 1] != " "
 
-    def _ends_condition(self, index: int) -> bool:
+    def ends_condition(self, index: int) -> bool:
         """Whether the bracket ends the head of an if, for or while, after which a statement stands."""
         return self[index].text == ")" and self[self.partner[index] - 1].text in ("if", "for", "while", "constexpr")
 

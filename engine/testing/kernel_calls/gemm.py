@@ -24,7 +24,9 @@ def with_poisoned_padding(ascales: Tensor, rows: int) -> Tensor:
     return padded.to(ascales.dtype)
 
 
-def product(op: str, dtype: torch.dtype, m: int, n: int, k: int, rank: int = 16, out_dtype: torch.dtype = FLOAT, **options: Any) -> tuple:
+def product(
+    op: str, dtype: torch.dtype, m: int, n: int, k: int, rank: int = 16, out_dtype: torch.dtype = FLOAT, **options: Any
+) -> tuple:
     """options: of products.operands."""
     qx, ascales, *rest = operands(op, Shape("", m, n, k), dtype, rank, out_dtype=out_dtype, **options)
     return qx, with_poisoned_padding(ascales, m), *rest
@@ -83,10 +85,12 @@ def gemm_w4a4_calls() -> Iterator[Call]:
     yield OpCall(op, "unsigned, large tile", unsigned(130, 8, 704, HALF))
     yield OpCall(op, "one row", product(op, HALF, 1, 64, 1024, out_dtype=HALF))
     yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 136, 64, 0))
+    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
     yield from epilogue_calls(op)
     yield from next_layer_calls(op)
     yield from refusals(op, (False,))
-    yield Refusal(f"{op}: K", lambda kernels: refuse(kernels, op, (False,), row_bytes=48), "bytes of a row of codes: a multiple of 32 needed")
+    half_a_group = "bytes of a row of codes: a multiple of 32 needed"
+    yield Refusal(f"{op}: half a group", lambda kernels: refuse(kernels, op, (False,), row_bytes=48), half_a_group)
     yield from choices(op, {
         (128, 129, False): "64x64 tiles, 128 threads, 4 stages, 34816 bytes shared, 6 blocks",
         (129, 129, False): "256x128 tiles, 256 threads, 3 stages, 78336 bytes shared, 2 blocks",
@@ -105,6 +109,7 @@ def gemm_w8a8_calls() -> Iterator[Call]:
     yield OpCall(op, "no rank, no bias", product(op, BFLOAT, 65, 72, 64, 0, bias=False))
     yield OpCall(op, "one row", product(op, HALF, 1, 64, 1024, out_dtype=HALF))
     yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 136, 64, 0))
+    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
     yield from epilogue_calls(op)
     yield from next_layer_calls(op)
     yield from refusals(op, (False,))
@@ -130,6 +135,7 @@ def gemm_nvfp4_calls() -> Iterator[Call]:
     yield OpCall(op, "no rank, no bias", product(op, BFLOAT, 65, 72, 32, 0, bias=False))
     yield OpCall(op, "one row", product(op, HALF, 1, 64, 1024, out_dtype=HALF))
     yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 136, 64, 0))
+    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
     yield from epilogue_calls(op)
     yield from next_layer_calls(op)
     yield from refusals(op, ())
@@ -154,8 +160,8 @@ def refuse(kernels: ModuleType, op: str, flags: tuple, dtype: int = 0, **changes
     operand = dict.fromkeys(("qx", "ascales", "qweight", "wscales", "wtscale", "low_rank_act", "proj_up"), 64)
     sizes = {"m": 6, "padded_m": 8, "n": 16, "row_bytes": 64, "rank": 8, "segment_bytes": 64}
     after = {"bias": 64, "gate": 64, "residual": 64, "out": 64, "rows_per_gate": 3, "out_dtype": dtype, "activation": 0, "glu": 0}
-    next_layer = dict.fromkeys(("next_smooth", "next_proj_down", "next_qx", "next_ascales", "next_partials", "next_low_rank_act"), 64)
-    next_layer |= {"next_padded_rows": 8, "next_columns": 16, "next_rank": 4, "next_scale_columns": 16, "next_shift": 0.0, "next_format": 4}
+    next_layer = dict.fromkeys(NEXT_OPERANDS, 64) | {"next_padded_rows": 8, "next_columns": 16, "next_rank": 4}
+    next_layer |= {"next_scale_columns": 16, "next_shift": 0.0, "next_format": 4}
     fields = operand | sizes | after | next_layer
     if unknown := set(changes) - set(fields):
         raise KeyError(f"no such field: {unknown}")
@@ -167,6 +173,7 @@ def refuse(kernels: ModuleType, op: str, flags: tuple, dtype: int = 0, **changes
     getattr(kernels, op)(arguments, *flags, dtype, 0)
 
 
+NEXT_OPERANDS = ("next_smooth", "next_proj_down", "next_qx", "next_ascales", "next_partials", "next_low_rank_act")
 REFUSED: dict[str, list[dict[str, int]]] = {
     "dtype: float16 or bfloat16 operands needed": [{"dtype": 2}],
     "out: the operands' dtype or float32 needed": [{"out_dtype": 1}],
@@ -182,8 +189,8 @@ REFUSED: dict[str, list[dict[str, int]]] = {
     ] + [{name: 0, "next_qx": 64} for name in ("next_ascales", "next_proj_down", "next_partials", "next_low_rank_act")],
     "an address aligned to 16 bytes needed, got one that is 8 beyond": [
         {name: 72}
-        for name in ("qx", "ascales", "qweight", "wscales", "low_rank_act", "proj_up", "bias", "gate", "residual", "out",
-                     "next_smooth", "next_proj_down", "next_qx", "next_ascales", "next_partials", "next_low_rank_act")
+        for name in ("qx", "ascales", "qweight", "wscales", "low_rank_act", "proj_up", "bias", "gate", "residual", "out")
+        + NEXT_OPERANDS
     ],
     "gate: a residual needed beside it": [{"residual": 0}],
     "gate: its rows must divide M": [{"rows_per_gate": 4}],

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..inputs import Inputs
 from .call import Call, Choice, OpCall, Refusal
 
+OPERANDS = ("x", "smooth", "proj_down", "qx", "ascales", "low_rank_act")
 HALF, BFLOAT = torch.float16, torch.bfloat16
 # format, shift, unsigned, segments, four_over_six
 INT4, UINT4, NVFP4, FOUR_OVER_SIX = ("int4",), ("int4", 0.171875, True), ("nvfp4",), ("nvfp4", 0.0, False, 1, True)
@@ -51,14 +52,14 @@ def quantize_calls() -> Iterator[Call]:
         ({"segments": 8, "format": 4}, "columns of a segment: a multiple of 16 needed"),
         ({"rank": 6}, "R: a multiple of 4 needed"),
         ({"rank": 132}, "R: at most 128 needed"),
-        *(({name: 72}, f"{name}: an address aligned to 16") for name in ("x", "smooth", "proj_down", "qx", "ascales", "low_rank_act")),
-        *(({name: 0}, f"{name}: a tensor needed") for name in ("x", "proj_down", "qx", "ascales", "low_rank_act")),
+        *(({name: 72}, f"{name}: an address aligned to 16") for name in OPERANDS),
+        *(({name: 0}, f"{name}: a tensor needed") for name in OPERANDS if name != "smooth"),
     ):
         yield Refusal(f"quantize_act {changes}", lambda kernels, changes=changes: refuse(kernels, **changes), sentence)
 
 
 def refuse(kernels, dtype: int = 0, **changes: int) -> None:
-    fields = dict.fromkeys(("x", "smooth", "proj_down", "qx", "ascales", "low_rank_act"), 64)
+    fields: dict[str, float] = dict.fromkeys(OPERANDS, 64)
     fields |= {"rows": 5, "padded_rows": 8, "columns": 64, "rank": 4, "segments": 1, "shift": 0.0, "format": 0}
     kernels.quantize_act(kernels.QuantizeArguments(*(fields | changes).values()), dtype, 0)
 
@@ -75,9 +76,9 @@ def extremes() -> Iterator[Call]:
             x[6] = x[6].sign() * torch.finfo(dtype).smallest_normal / 4
             x[7:10] = (torch.arange(-28, 29) / 4).repeat(17)[: 3 * 320].reshape(3, 320).to(dtype)
             x[7:10, ::16] = 7
-            smooth = inputs.positive(320)
-            yield OpCall("quantize_act", f"extremes {name}", (x, None, None, *options), exact=True)
-            yield OpCall("quantize_act", f"extremes {name}, small smooth", (x, smooth * 2.0**-20, None, *options), exact=True)
+            small = inputs.positive(320) * 2.0**-20
+            yield OpCall("quantize_act", f"extremes {name} {dtype}", (x, None, None, *options), exact=True)
+            yield OpCall("quantize_act", f"extremes {name} {dtype}, small smooth", (x, small, None, *options), exact=True)
 
 
 def norm_calls() -> Iterator[Call]:
@@ -91,8 +92,8 @@ def norm_calls() -> Iterator[Call]:
         ("uint4", HALF, 20, 128, 4, "layer", (False, False, True, True), 20, UINT4),
     ):
         inputs = Inputs(dtype, seed=k)
-        makers = (lambda: inputs.positive(k), lambda: inputs.normal(k), lambda: inputs.normal(batch, k), lambda: inputs.normal(batch, k))
-        affine = [make() if there else None for make, there in zip(makers, present, strict=True)]
+        tensors = inputs.positive(k), inputs.normal(k), inputs.normal(batch, k), inputs.normal(batch, k)
+        affine = [tensor if there else None for tensor, there in zip(tensors, present, strict=True)]
         x = inputs.normal(m, k) + (2048 if name == "uint4" else 0)
         yield OpCall(op, name, (x, norm, 1e-3, *affine, *companions(inputs, k, rank), *options))
 
@@ -111,4 +112,5 @@ def group_norm_calls() -> Iterator[Call]:
         x = inputs.normal(batch, pixels, channels) + (300 if name == "many pixels" else 0)
         yield OpCall(op, name, (x, groups, 1e-3, *weights, silu, *companions(inputs, channels, rank), *options))
     for sizes, floats in (((1, 1, 8), 32), ((2, 17, 64), 768), ((2, 1 << 16, 512), 2 * 512 * (2 + 2 * 512))):
-        yield Choice(f"workspace of {sizes}", lambda kernels, sizes=sizes: kernels.group_norm_workspace_floats(*sizes), str(floats))
+        act = lambda kernels, sizes=sizes: kernels.group_norm_workspace_floats(*sizes)  # noqa: E731
+        yield Choice(f"workspace of {sizes}", act, str(floats))
