@@ -134,6 +134,9 @@ class Builder:
             refused: set[int] = set()
             objects = []
             for stem in kernel_stems():
+                if not includes(f"{stem}.cu") & set(by_file):
+                    objects.append(self.plain(stem))
+                    continue
                 try:
                     objects.append(self.compile(csrc / "cuda" / f"{stem}.cu", folder / f"{stem}.o", *KERNEL_FLAGS))
                 except CompileError as error:

@@ -15,11 +15,8 @@ from hashlib import sha256
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import torch
-
-from halfbyte.testing.kernel_calls import KERNEL_CALLS, Call
+from halfbyte.testing.kernel_calls import KERNEL_CALLS, Call, bits_of
 
 # (seed, run_to_barrier), all with the race detector: the second finds refills that come too early.
 SCHEDULES = ((0, False), (1, True), (2, False))
@@ -52,13 +49,6 @@ def load(path: Path, number: int) -> ModuleType:
     return module
 
 
-def as_bytes(outputs: Any) -> bytes:
-    if isinstance(outputs, str):
-        return outputs.encode()
-    tensors = outputs if isinstance(outputs, tuple) else (outputs,)
-    return b"".join(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for t in tensors)
-
-
 def judge(kernels: ModuleType, calls: list[Call]) -> Verdict:
     first: dict[str, bytes] = {}
     for seed, run_to_barrier in SCHEDULES:
@@ -72,7 +62,7 @@ def judge(kernels: ModuleType, calls: list[Call]) -> Verdict:
                 return Verdict("refused", f"{call.id}: {error}")
             if reason := call.reason_against(got):
                 return Verdict("wrong", f"{call.id}: {reason}")
-            if first.setdefault(call.id, as_bytes(got)) != as_bytes(got):
+            if first.setdefault(call.id, bits_of(got)) != bits_of(got):
                 return Verdict("schedule", f"{call.id}: other bits under seed {seed}")
     return Verdict("", bits=sha256(b"".join(first.values())).hexdigest())
 
