@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 from mutants import Mutant
@@ -17,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 CUDA = ROOT / "csrc/cuda"
 HERE = Path(__file__).parent
 FLAGS = ["-std=c++20", "-ffp-contract=off", "-fPIC", "-DHALFBYTE_SIMT", "-DMODULE_NAME=_simt", '-DBUILT_ARCHITECTURES=""', "-w"]
-KERNEL_FLAGS = ["-x", "c++", "-O1", "-Werror=vla", "-fmax-errors=0", "-include", str(HERE / "prelude.h")]
+SANITIZERS = "-fsanitize=bounds-strict,shift,object-size"  # as in setup.py
+KERNEL_FLAGS = ["-x", "c++", "-O2", SANITIZERS, "-Werror=vla", "-fmax-errors=0", "-include", str(HERE / "prelude.h")]
 ERROR = re.compile(r"^(?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+): (?P<kind>\w[\w ]*): ?(?P<what>.*)$", re.MULTILINE)
 
 
@@ -29,7 +31,8 @@ def kernel_stems() -> list[str]:
     return list(tomllib.loads((CUDA / "architectures.toml").read_text())["kernels"])
 
 
-def includes(name: str) -> set[str]:
+@cache
+def includes(name: str) -> frozenset[str]:
     """The file and all of csrc/cuda that it includes."""
     found, left = set(), [name]
     while left:
@@ -37,16 +40,17 @@ def includes(name: str) -> set[str]:
         if path not in found and (CUDA / path).exists():
             found.add(path)
             left += re.findall(r'#include "([^"]+)"', (CUDA / path).read_text())
-    return found
+    return frozenset(found)
 
 
-def dependents(file: str) -> list[str]:
+@cache
+def dependents(file: str) -> tuple[str, ...]:
     """Stems of the kernels that the file is part of."""
-    return [stem for stem in kernel_stems() if file in includes(f"{stem}.cu")]
+    return tuple(stem for stem in kernel_stems() if file in includes(f"{stem}.cu"))
 
 
 class Builder:
-    """work: folder for objects, all of which belong to one state of csrc."""
+    """work: folder for objects, in which every state of csrc has a folder of its own."""
 
     def __init__(self, work: Path) -> None:
         from pybind11 import get_include
@@ -56,7 +60,11 @@ class Builder:
         for path in sorted([*(ROOT / "csrc").rglob("*.*"), HERE / "prelude.h"]):
             digest.update(path.read_bytes())
         self.work = work / digest.hexdigest()[:12]
-        self.work.mkdir(parents=True, exist_ok=True)
+        # A copy, so that a run goes on with what it began with while the sources are worked on.
+        self.csrc = self.work / "csrc"
+        if not self.csrc.exists():
+            shutil.copytree(ROOT / "csrc", self.csrc)
+        self.cuda = self.csrc / "cuda"
         self.system = [f"-I{get_include()}", f"-I{get_paths()['include']}"]
 
     def compile(self, source: Path, target: Path, *flags: str) -> Path:
@@ -74,7 +82,7 @@ class Builder:
 
     def shared(self) -> list[Path]:
         """Objects without mutants: the shim, the bindings and the switch."""
-        sources = [CUDA / "bindings.cpp", *sorted((ROOT / "csrc/simt").glob("*.cpp"))]
+        sources = [self.cuda / "bindings.cpp", *sorted((self.csrc / "simt").glob("*.cpp"))]
         objects = [self.compile(source, self.work / "shared" / f"{source.stem}.o", "-O2") for source in sources]
         switch = self.work / "shared/cuda/switch.cpp"
         switch.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +90,7 @@ class Builder:
         return [*objects, self.compile(switch, self.work / "shared/switch.o", "-O2")]
 
     def plain(self, stem: str) -> Path:
-        return self.compile(CUDA / f"{stem}.cu", self.work / "plain" / f"{stem}.o", *KERNEL_FLAGS)
+        return self.compile(self.cuda / f"{stem}.cu", self.work / "plain" / f"{stem}.o", *KERNEL_FLAGS)
 
     def link(self, folder: Path, objects: list[Path]) -> Path:
         module = folder / "_simt.so"
@@ -98,8 +106,8 @@ class Builder:
         csrc = folder / "csrc"
         shutil.rmtree(csrc, ignore_errors=True)
         (csrc / "cuda").mkdir(parents=True)
-        (csrc / "simt").symlink_to(ROOT / "csrc/simt")
-        for path in CUDA.iterdir():
+        (csrc / "simt").symlink_to(self.csrc / "simt")
+        for path in self.cuda.iterdir():
             target = csrc / "cuda" / path.name
             if path.name in changed:
                 target.write_text(changed[path.name])
@@ -110,7 +118,7 @@ class Builder:
     def one(self, mutant: Mutant) -> Path:
         """A module with one mutant in place of the original. Raises CompileError."""
         folder = self.work / "one" / mutant.id.replace(":", "-")
-        csrc = self.copy_of_csrc(folder, {mutant.file: mutant.applied((CUDA / mutant.file).read_text())})
+        csrc = self.copy_of_csrc(folder, {mutant.file: mutant.applied((self.cuda / mutant.file).read_text())})
         affected = dependents(mutant.file)
         objects = [self.compile(csrc / "cuda" / f"{stem}.cu", folder / f"{stem}.o", *KERNEL_FLAGS) for stem in affected]
         others = [self.plain(stem) for stem in kernel_stems() if stem not in affected]
@@ -129,7 +137,7 @@ class Builder:
         folder = self.work / f"switched-{names}"
         while True:
             own = {file: {n: m for n, m in numbered.items() if m.file == file} for file in by_file}
-            sources = {file: Switches((CUDA / file).read_text(), own[file]) for file in by_file}
+            sources = {file: Switches((self.cuda / file).read_text(), own[file]) for file in by_file}
             csrc = self.copy_of_csrc(folder, {file: switches.text for file, switches in sources.items()})
             refused: set[int] = set()
             objects = []

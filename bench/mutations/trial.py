@@ -20,7 +20,7 @@ from halfbyte.testing.kernel_calls import KERNEL_CALLS, Call, bits_of
 
 # (seed, run_to_barrier), all with the race detector: the second finds refills that come too early.
 SCHEDULES = ((0, False), (1, True), (2, False))
-CPU_SECONDS = 20  # of a process; the kernels as they are take about 5
+CPU_SECONDS = 30  # of a process; the kernels as they are take up to 8
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,27 @@ def bits_of(outputs: Any) -> bytes:
 
 
 @dataclass(frozen=True)
+class WorkCall:
+    """products: how many matrix instructions the call may take, without a bank conflict of ldmatrix."""
+
+    call: OpCall
+    products: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.call.id}, work"
+
+    def run(self, kernels: ModuleType) -> str:
+        kernels.take_work()
+        self.call.run(kernels)
+        return str(kernels.take_work())
+
+    def reason_against(self, got: str) -> str | None:
+        wanted = str((self.products, 0))
+        return None if got == wanted else f"{wanted} matrix instructions and bank conflicts needed, got {got}"
+
+
+@dataclass(frozen=True)
 class Refusal:
     """Arguments that the host code must refuse; sentence: part of what it says."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..inputs import Inputs
 from ..products import operands
 from ..shapes import Shape
-from .call import Call, Choice, OpCall, Refusal
+from .call import Call, Choice, OpCall, Refusal, WorkCall
 
 HALF, BFLOAT, FLOAT = torch.float16, torch.bfloat16, torch.float32
 
@@ -74,6 +74,33 @@ def next_layer_calls(op: str) -> Iterator[Call]:
         args = product(op, dtype, m, columns if glu == "none" else 2 * columns, 64, out_dtype=dtype)
         smooth = None if index == 2 else inputs.positive(columns)
         yield OpCall(f"{op}_act_quantize", f"{name} {glu} rank {rank}", (*args, "gelu_tanh", glu, smooth, proj_down, *format))
+    # Quotients that leave the range in which a multiplication stands for the division.
+    inputs = Inputs(BFLOAT, seed=11)
+    args = product(op, BFLOAT, 70, 64, 64, out_dtype=BFLOAT)
+    smooth = inputs.positive(64) * 2.0**-70
+    yield OpCall(f"{op}_act_quantize", "tiny smooth", (*args, "none", "none", smooth, None, *NEXT_FORMATS["int4"]))
+    ranked = OpCall(f"{op}_act_quantize", "64 ranks", (*args, "none", "none", None, inputs.normal(64, 64), *NEXT_FORMATS["int4"]))
+    yield ranked
+    yield WorkCall(ranked, products=next_layer_products(op))
+
+
+def next_layer_products(op: str) -> int:
+    """Of one tile of any number of columns up to 64: a step of codes, one of ranks, then 64 ranks for the next layer."""
+    rows, columns = (8, 32) if op == "gemm_w8a8" else (16, 16)
+    return rows * columns * 2 * 2 + rows * 4 * 8
+
+
+def whole_tile_calls(op: str, k: int) -> Iterator[Call]:
+    """Sizes that tiles, steps and bands of tiles divide, where one too many would do no harm but take time. k: of one step."""
+    small = OpCall(op, "two whole tiles", product(op, HALF, 64, 128, 2 * k, 32))
+    yield small
+    yield WorkCall(small, products=2 * 4 * 8 * 2 * 3)  # tiles, rows, columns, slices, steps
+    large = OpCall(op, "three whole tiles", product(op, BFLOAT, 256, 384, k, 64))
+    yield large
+    yield WorkCall(large, products=3 * 16 * 16 * 2 * 3)
+    yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 128, 64, 0))
+    yield OpCall(op, "a band of seven", product(op, BFLOAT, 1600, 136, 64, 0))
+    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
 
 
 def gemm_w4a4_calls() -> Iterator[Call]:
@@ -84,8 +111,7 @@ def gemm_w4a4_calls() -> Iterator[Call]:
     yield OpCall(op, "unsigned, small tile", unsigned(100, 72, 128, BFLOAT))
     yield OpCall(op, "unsigned, large tile", unsigned(130, 8, 704, HALF))
     yield OpCall(op, "one row", product(op, HALF, 1, 64, 1024, out_dtype=HALF))
-    yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 136, 64, 0))
-    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
+    yield from whole_tile_calls(op, 128)
     yield from epilogue_calls(op)
     yield from next_layer_calls(op)
     yield from refusals(op, (False,))
@@ -103,13 +129,14 @@ def gemm_w8a8_calls() -> Iterator[Call]:
     yield OpCall(op, "small tile", product(op, HALF, 77, 136, 208, 48))
     yield OpCall(op, "large tile", product(op, BFLOAT, 300, 136, 208, 48))
     yield OpCall(op, "segments", product(op, BFLOAT, 137, 136, 384, segments=3))
+    args = product("gemm_w8a8", BFLOAT, 137, 144, 128, segments=2)
+    yield OpCall(f"{op}_act", "segments and gate_first", (*args, "silu", "gate_first"))
     yield OpCall(op, "fp8 segments", product(op, HALF, 137, 72, 256, segments=2, format="fp8"))
     yield OpCall(op, "fp8, small tile", product(op, HALF, 100, 72, 144, 8, HALF, format="fp8"))
     yield OpCall(op, "fp8, large tile", product(op, BFLOAT, 130, 8, 704, 40, BFLOAT, format="fp8"))
     yield OpCall(op, "no rank, no bias", product(op, BFLOAT, 65, 72, 64, 0, bias=False))
     yield OpCall(op, "one row", product(op, HALF, 1, 64, 1024, out_dtype=HALF))
-    yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 136, 64, 0))
-    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
+    yield from whole_tile_calls(op, 64)
     yield from epilogue_calls(op)
     yield from next_layer_calls(op)
     yield from refusals(op, (False,))
@@ -134,8 +161,7 @@ def gemm_nvfp4_calls() -> Iterator[Call]:
     yield OpCall(op, "large tile", product(op, BFLOAT, 300, 136, 352, 48))
     yield OpCall(op, "no rank, no bias", product(op, BFLOAT, 65, 72, 32, 0, bias=False))
     yield OpCall(op, "one row", product(op, HALF, 1, 64, 1024, out_dtype=HALF))
-    yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 136, 64, 0))
-    yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
+    yield from whole_tile_calls(op, 128)
     yield from epilogue_calls(op)
     yield from next_layer_calls(op)
     yield from refusals(op, ())
