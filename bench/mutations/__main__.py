@@ -108,7 +108,7 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
 def bits_of_unchanged(builder: Builder, files: set[str]) -> Iterator[str]:
     """Also shows that the checks pass where nothing is wrong."""
     for stems in {dependents(file) for file in files}:
-        verdict = try_module(builder.unchanged(), 0, calls_for(stems))
+        verdict = try_module(builder.unchanged(stems), 0, calls_for(stems))
         if verdict.by:
             sys.exit(f"the kernels as they are fail their calls: {verdict.what}")
         yield verdict.bits

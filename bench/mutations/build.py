@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,12 @@ HERE = Path(__file__).parent
 FLAGS = ["-std=c++20", "-ffp-contract=off", "-fPIC", "-DHALFBYTE_SIMT", "-DMODULE_NAME=_simt", '-DBUILT_ARCHITECTURES=""', "-w"]
 SANITIZERS = "-fsanitize=bounds-strict,shift,object-size"  # as in setup.py
 KERNEL_FLAGS = ["-x", "c++", "-O2", SANITIZERS, "-Werror=vla", "-fmax-errors=0", "-include", str(HERE / "prelude.h")]
+SWITCH = """#include <cstdlib>
+const char* number = std::getenv("HALFBYTE_MUTANT");
+extern "C" {
+int halfbyte_mutant = number ? std::atoi(number) : 0;
+}
+"""
 ERROR = re.compile(r"^(?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+): (?P<kind>\w[\w ]*): ?(?P<what>.*)$", re.MULTILINE)
 
 
@@ -47,6 +54,12 @@ def includes(name: str) -> frozenset[str]:
 def dependents(file: str) -> tuple[str, ...]:
     """Stems of the kernels that the file is part of."""
     return tuple(stem for stem in kernel_stems() if file in includes(f"{stem}.cu"))
+
+
+def needed(stems: Iterable[str]) -> list[str]:
+    """The kernels and those that their host code starts too: smxx_sum_partials where sum_partials.h is included."""
+    included = {name for stem in stems for name in includes(f"{stem}.cu")}
+    return [stem for stem in kernel_stems() if stem in stems or f"{stem.split('_', 1)[1]}.h" in included]
 
 
 class Builder:
@@ -83,23 +96,28 @@ class Builder:
     def shared(self) -> list[Path]:
         """Objects without mutants: the shim, the bindings and the switch."""
         sources = [self.cuda / "bindings.cpp", *sorted((self.csrc / "simt").glob("*.cpp"))]
-        objects = [self.compile(source, self.work / "shared" / f"{source.stem}.o", "-O2") for source in sources]
+        bindings, *objects = [self.compile(source, self.work / "shared" / f"{source.stem}.o", "-O2") for source in sources]
+        # Bindings of kernels that are not linked become null, and are never called.
+        subprocess.run(["objcopy", "--weaken", str(bindings)], check=True)
         switch = self.work / "shared/cuda/switch.cpp"
         switch.parent.mkdir(parents=True, exist_ok=True)
-        switch.write_text('extern "C" { int halfbyte_mutant = 0; }\n')
-        return [*objects, self.compile(switch, self.work / "shared/switch.o", "-O2")]
+        switch.write_text(SWITCH)
+        return [bindings, *objects, self.compile(switch, self.work / "shared/switch.o", "-O2")]
 
     def plain(self, stem: str) -> Path:
         return self.compile(self.cuda / f"{stem}.cu", self.work / "plain" / f"{stem}.o", *KERNEL_FLAGS)
 
     def link(self, folder: Path, objects: list[Path]) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
         module = folder / "_simt.so"
         if not module.exists():
             subprocess.run(["g++", "-shared", "-o", str(module), *map(str, objects)], check=True, capture_output=True)
         return module
 
-    def unchanged(self) -> Path:
-        return self.link(self.work / "plain", [*self.shared(), *map(self.plain, kernel_stems())])
+    def unchanged(self, stems: Iterable[str]) -> Path:
+        """The kernels as they are."""
+        stems = needed(stems)
+        return self.link(self.work / "plain" / "-".join(stems), [*self.shared(), *map(self.plain, stems)])
 
     def copy_of_csrc(self, folder: Path, changed: dict[str, str]) -> Path:
         """csrc by links, with other text in some files of cuda/."""
@@ -121,7 +139,7 @@ class Builder:
         csrc = self.copy_of_csrc(folder, {mutant.file: mutant.applied((self.cuda / mutant.file).read_text())})
         affected = dependents(mutant.file)
         objects = [self.compile(csrc / "cuda" / f"{stem}.cu", folder / f"{stem}.o", *KERNEL_FLAGS) for stem in affected]
-        others = [self.plain(stem) for stem in kernel_stems() if stem not in affected]
+        others = [self.plain(stem) for stem in needed(affected) if stem not in affected]
         return self.link(folder, [*self.shared(), *objects, *others])
 
     def forget(self, mutant: Mutant) -> None:
@@ -141,7 +159,7 @@ class Builder:
             csrc = self.copy_of_csrc(folder, {file: switches.text for file, switches in sources.items()})
             refused: set[int] = set()
             objects = []
-            for stem in kernel_stems():
+            for stem in needed({stem for file in by_file for stem in dependents(file)}):
                 if not includes(f"{stem}.cu") & set(by_file):
                     objects.append(self.plain(stem))
                     continue

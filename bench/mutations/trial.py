@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from ctypes import CDLL, c_int
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -42,10 +41,10 @@ def calls_of(stem: str) -> list[Call]:
 
 
 def load(path: Path, number: int) -> ModuleType:
+    os.environ["HALFBYTE_MUTANT"] = str(number)
     spec = importlib.util.spec_from_loader("_simt", ExtensionFileLoader("_simt", str(path)))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    c_int.in_dll(CDLL(str(path)), "halfbyte_mutant").value = number
     return module
 
 
@@ -79,6 +78,8 @@ def isolated(run: Callable[[], Verdict]) -> Verdict:
             os.dup2(silence, 1)
             os.dup2(silence, 2)
             os.write(writing, json.dumps(vars(run())).encode())
+        except Exception as error:
+            os.write(writing, json.dumps(vars(Verdict("crash", repr(error)))).encode())
         finally:
             os._exit(0)
     os.close(writing)
@@ -88,7 +89,7 @@ def isolated(run: Callable[[], Verdict]) -> Verdict:
     if text:
         return Verdict(**json.loads(text))
     if not os.WIFSIGNALED(status):
-        return Verdict("crash", "an exception that is no fault")
+        return Verdict("crash", "no verdict")
     number = os.WTERMSIG(status)
     if number in (signal.SIGXCPU, signal.SIGKILL):
         return Verdict("hang", f"not done after {CPU_SECONDS} seconds")
