@@ -34,7 +34,13 @@ uint8_t* shared_memory() {
     return memory;
 }
 
+struct Running {
+    Running() { machine.running = true; }
+    ~Running() { machine.running = false; }
+};
+
 void run(const KernelCall& call) {
+    const Running running;
     std::mt19937_64 random(machine.options.seed);
     machine.kernel = call.name;
     machine.grid = {call.grid.x, call.grid.y, call.grid.z};

@@ -32,6 +32,12 @@ struct Options {
     bool races = false;
 };
 
+// What launches did, for kernels whose results do not show that they did too much.
+struct Work {
+    uint64_t products = 0;        // matrix instructions, of whole warps
+    uint64_t bank_conflicts = 0;  // matrices that ldmatrix could not read at once
+};
+
 struct Copy {
     uint8_t* shared;
     const void* global;  // null: zeros
@@ -78,7 +84,9 @@ struct Body {
 // over a switch of stacks.
 struct Machine {
     Options options;
+    Work work;
     const char* kernel = "";
+    bool running = false;  // a launch
     Index grid, block, block_size;
     uint8_t* shared = nullptr;
     size_t shared_bytes = 0;
@@ -99,9 +107,12 @@ inline unsigned thread_number() { return machine.thread->index.x; }
 inline Warp& current_warp() { return *machine.thread->warp; }
 
 // Ends the launch: launch() throws a Fault whose sentence names the kernel, the site, the running thread and `what`.
-[[noreturn]] void fault(Site site, const std::string& what);
+std::string describe(const char* file, unsigned line);
+inline std::string describe(Site site) { return describe(site.file_name(), site.line()); }
 
-std::string describe(Site site);
+// `place`: of the source, as describe() writes it.
+[[noreturn]] void fault(const std::string& place, const std::string& what);
+[[noreturn]] inline void fault(Site site, const std::string& what) { fault(describe(site), what); }
 
 // Options of the launches that follow.
 void configure(const Options& options);

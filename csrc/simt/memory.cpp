@@ -42,13 +42,24 @@ struct MatrixLane {
     uint32_t* r;
 };
 
+// The rows of a matrix are read at once when no two lie in the same four of the 32 banks.
+void count_bank_conflicts(MatrixLane* const* lanes) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        unsigned banks = 0;
+        for (int row = 0; row < 8; ++row) banks |= 1u << (lanes[8 * matrix + row]->row - machine.shared) / 16 % 8;
+        machine.work.bank_conflicts += banks != 0xff;
+    }
+}
+
 void copy_rows(MatrixLane* const* lanes) {
+    count_bank_conflicts(lanes);
     for (int matrix = 0; matrix < 4; ++matrix)
         for (int lane = 0; lane < 32; ++lane)
             std::memcpy(&lanes[lane]->r[matrix], lanes[8 * matrix + lane / 4]->row + 4 * (lane % 4), 4);
 }
 
 void copy_columns(MatrixLane* const* lanes) {
+    count_bank_conflicts(lanes);
     for (int matrix = 0; matrix < 4; ++matrix)
         for (int lane = 0; lane < 32; ++lane)
             for (int i = 0; i < 2; ++i)

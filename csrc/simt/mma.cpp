@@ -20,6 +20,7 @@ struct Fragments {
 
 template <class Sum>
 ALWAYS_INLINE void gather(MmaLane<Sum>* const* lanes, Fragments& fragments) {
+    ++machine.work.products;
     for (int i = 0; i < 32; ++i) {
         int g = i / 4, q = i % 4;
         const MmaLane<Sum>& lane = *lanes[i];

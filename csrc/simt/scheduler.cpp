@@ -129,16 +129,16 @@ std::string describe_waiting() {
     return text;
 }
 
-std::string sentence(Site site, const std::string& what) {
+std::string sentence(const std::string& place, const std::string& what) {
     const Index& block = machine.block;
-    return std::string(machine.kernel) + ", " + describe(site) + ", thread " + std::to_string(thread_number()) + " of block (" +
+    return std::string(machine.kernel) + ", " + place + ", thread " + std::to_string(thread_number()) + " of block (" +
            std::to_string(block.x) + ", " + std::to_string(block.y) + ", " + std::to_string(block.z) + "): " + what;
 }
 
 [[noreturn]] void report_deadlock() {
     machine.thread = &*std::find_if(machine.threads.begin(), machine.threads.end(),
                                     [](const Thread& thread) { return thread.state != State::kReturned; });
-    throw Fault(sentence(machine.thread->site, "deadlock, no thread can go on: " + describe_waiting()));
+    throw Fault(sentence(describe(machine.thread->site), "deadlock, no thread can go on: " + describe_waiting()));
 }
 
 void run_warp(Warp& warp) {
@@ -148,14 +148,14 @@ void run_warp(Warp& warp) {
 
 }  // namespace
 
-std::string describe(Site site) {
-    std::string file = site.file_name();
-    return file.substr(file.rfind('/') + 1) + ":" + std::to_string(site.line());
+std::string describe(const char* path, unsigned line) {
+    std::string file = path;
+    return file.substr(file.rfind('/') + 1) + ":" + std::to_string(line);
 }
 
-void fault(Site site, const std::string& what) {
+void fault(const std::string& place, const std::string& what) {
     // The stack is left as it is: nothing on a kernel's stack needs a destructor.
-    machine.fault_sentence = sentence(site, what);
+    machine.fault_sentence = sentence(place, what);
     yield_to_scheduler();
     __builtin_unreachable();
 }

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "machine.h"
@@ -44,6 +45,10 @@ void bind_simt(py::module_& module) {
     py::register_exception<simt::Fault>(module, "Fault", PyExc_RuntimeError);
     module.def("configure", &configure, py::arg("seed") = 0, py::arg("run_to_barrier") = false, py::arg("races") = false,
                "How the launches that follow are scheduled, and whether races are looked for (slowly).");
+    module.def("take_work", [] {
+        const simt::Work work = std::exchange(simt::machine.work, {});
+        return py::make_tuple(work.products, work.bank_conflicts);
+    }, "(matrix instructions of whole warps, bank conflicts of ldmatrix) since the last call.");
     module.def("register_memory", &register_memory, py::arg("memory"),
                "The global memory that kernels may touch from now on. memory: [(name, address, bytes)].");
     module.def("clear_memory", [] { simt::register_memory({}); }, "Leaves kernels no global memory.");

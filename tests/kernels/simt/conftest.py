@@ -11,6 +11,7 @@ import pytest
 
 FOLDER = Path(__file__).parent
 CSRC = FOLDER.parents[2] / "csrc"
+SANITIZERS = "-fsanitize=bounds-strict,shift,object-size"  # of kernels, as in setup.py
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 FLAGS = ["-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-DHALFBYTE_SIMT", f"-I{CSRC}", f"-I{FOLDER}", *WARNINGS]
 
@@ -23,7 +24,8 @@ def build(folder: Path) -> Path:
     objects = []
     for source in [*shim, *sorted(FOLDER.glob("*.c*"))]:
         objects.append(folder / f"{source.stem}.o")
-        subprocess.run(["g++", *FLAGS, "-x", "c++", "-c", source, "-o", objects[-1]], check=True)
+        sanitizers = [SANITIZERS] if source.suffix == ".cu" else []
+        subprocess.run(["g++", *FLAGS, *sanitizers, "-x", "c++", "-c", source, "-o", objects[-1]], check=True)
     subprocess.run(["g++", "-shared", *objects, "-ldl", "-o", folder / "unfinished.so"], check=True)
     return (folder / "unfinished.so").rename(library)
 

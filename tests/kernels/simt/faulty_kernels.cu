@@ -54,6 +54,16 @@ KERNEL void half_a_warp_shuffles(const CheckArguments) {
     if (threadIdx.x < 16) ptx::shuffle(1, 0);
 }
 
+KERNEL void index_beyond_a_register_array(const CheckArguments arguments) {
+    int values[4] = {1, 2, 3, 4}, sum = 0;
+    for (int i = 0; i <= 3 + ptx::load(arguments.x + 63); ++i) sum += values[i + (threadIdx.x == 9)];
+    ptx::store(arguments.y + threadIdx.x, uint8_t(sum));
+}
+
+KERNEL void shift_by_the_width(const CheckArguments arguments) {
+    ptx::store(arguments.y + threadIdx.x, uint8_t(1u << threadIdx.x % 33));
+}
+
 KERNEL void early_return(const CheckArguments) {
     if (threadIdx.x >= 40) return;
     ptx::barrier();
@@ -140,6 +150,8 @@ const NamedCheck kFaultyKernels[] = {
     {"copy beyond the end", start<copy_beyond_the_end, 64>},
     {"copy nothing from nowhere", start<copy_nothing_from_nowhere, 16 * kThreads>},
     {"divergent ldmatrix", start<divergent_ldmatrix, 64>},
+    {"index beyond a register array", start<index_beyond_a_register_array>},
+    {"shift by the width", start<shift_by_the_width>},
     {"half a warp shuffles", start<half_a_warp_shuffles>},
     {"early return", start<early_return>},
     {"one warp skips the barrier", start<one_warp_skips_the_barrier>},

@@ -48,6 +48,14 @@ def test_what_the_recorder_raises_reaches_the_caller(product):
         product()
 
 
+def test_work_is_counted_until_it_is_taken(product):
+    simt.take_work()
+    product()
+    # One tile of 64 x 64, one step of codes and one of ranks, both of two slices.
+    assert simt.take_work() == (4 * 8 * 2 * 2, 0)
+    assert simt.take_work() == (0, 0)
+
+
 def test_memory_that_is_not_registered_is_a_fault(product, monkeypatch):
     assert issubclass(simt.Fault, RuntimeError)
     monkeypatch.setattr(simt, "register_memory", lambda memory: simt.clear_memory())

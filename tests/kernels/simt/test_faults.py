@@ -14,6 +14,8 @@ SENTENCES = {
     "copy beyond the end": "global load of 16 bytes at 0x* is 16 bytes beyond the end of x",
     "divergent ldmatrix": "divergence: this lane came to ldmatrix_x4 "
     f"while others of its warp wait in ldmatrix_x4 at {HERE}",
+    "index beyond a register array": "index 4 is outside its array",
+    "shift by the width": "a shift of 1 by 32 bits, which is undefined",
     "half a warp shuffles": f"{STUCK} threads 0-15 wait in shuffle at {HERE}; threads 16-63 returned",
     "early return": f"{STUCK} threads 0-39 wait in barrier at {HERE}; threads 40-63 returned",
     "one warp skips the barrier": f"{STUCK} threads 0-31 wait in barrier at {HERE}; threads 32-63 returned",

@@ -1,0 +1,33 @@
+"""The calls that bench/mutations runs on mutants, on the kernels as they are: what finds a mutant is part of the tests."""
+
+import pytest
+
+from halfbyte.testing import schedule
+from halfbyte.testing.kernel_calls import KERNEL_CALLS, bits_of
+
+CALLS = {call.id: call for calls in KERNEL_CALLS.values() for call in calls()}
+RACING = [(0, False), (1, True), (2, False)]
+
+
+@pytest.mark.parametrize("id", CALLS)
+def test_the_call_and_its_bits_in_three_schedules(simt, id):
+    call, first = CALLS[id], None
+    for seed, run_to_barrier in RACING:
+        with schedule(seed, run_to_barrier, races=True):
+            got = call.run(simt)
+        assert not call.reason_against(got)
+        first = first or bits_of(got)
+        assert bits_of(got) == first
+
+
+def test_every_compiled_kernel_has_calls():
+    from halfbyte.ops.native.architectures import CAPABILITIES
+
+    assert set(KERNEL_CALLS) >= set(CAPABILITIES)
+    assert all(sum(1 for _ in calls()) >= 5 for calls in KERNEL_CALLS.values())
+
+
+def test_ids_are_unique():
+    for calls in KERNEL_CALLS.values():
+        ids = [call.id for call in calls()]
+        assert len(set(ids)) == len(ids)
