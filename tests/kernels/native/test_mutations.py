@@ -75,7 +75,8 @@ def test_a_sample_is_caught_and_the_kernels_as_they_are_pass(results):
     """The command stops with a sentence where the kernels as they are fail their calls."""
     assert len(results["mutants"]) == 8
     assert results["summary"]["outcomes"].get("survived", 0) == 0
-    assert {"fault", "wrong"} <= set(results["summary"]["caught_by"])
+    # Barriers, waits and commits that are missing are what the shim reports as faults.
+    assert "fault" in results["summary"]["caught_by"]
 
 
 def test_help_names_the_options_and_gives_examples():
