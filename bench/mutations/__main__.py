@@ -15,7 +15,7 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from multiprocessing import get_context
@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from build import CUDA, ROOT, Builder, CompileError, dependents, includes, kernel_stems
+from build import CUDA, ROOT, Builder, CompileError, dependents, kernel_stems, parts
 from mutants import Mutant, mutants_of
 from report import outcome, show, write
 from rules import RULES
@@ -39,7 +39,7 @@ LEFT_OUT |= {"arithmetic.h", "numbers.h", "functions.h", "quantize.h", "quantize
 
 def mutable_files() -> list[str]:
     """Sources of the kernels that have calls."""
-    names = {name for stem in kernel_stems() if stem in KERNEL_CALLS for name in includes(f"{stem}.cu")}
+    names = {name for stem in kernel_stems() if stem in KERNEL_CALLS for name in parts(stem)}
     return sorted(name for name in names - LEFT_OUT if not name.startswith("ptx_"))
 
 
@@ -53,7 +53,12 @@ def try_switched(mutant: Mutant, module: Path, number: int) -> Verdict:
 
 def try_constant(mutant: Mutant, builder: Builder) -> Verdict:
     try:
-        return try_module(builder.one(mutant), 0, calls_for(dependents(mutant.file)))
+        verdicts = []
+        for stem in dependents(mutant.file):
+            verdicts.append(try_module(builder.one(mutant, stem), 0, calls_for([stem])))
+            if verdicts[-1].by:
+                return verdicts[-1]
+        return Verdict("", bits=" ".join(verdict.bits for verdict in verdicts))
     except CompileError as error:
         lines = [line for line in str(error).splitlines() if " error: " in line] or [str(error)]
         return Verdict("compiler", lines[0].split(" error: ")[-1])
@@ -78,7 +83,7 @@ class Kept:
 
     @cache
     def basis(self, file: str) -> str:
-        names = {name for stem in dependents(file) for name in includes(f"{stem}.cu")}
+        names = {name for stem in dependents(file) for name in parts(stem)}
         return digest(*(CUDA / name for name in names)) + self.checks
 
     def key(self, mutant: Mutant) -> str:
@@ -105,13 +110,15 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     return mutants
 
 
-def bits_of_unchanged(builder: Builder, files: set[str]) -> Iterator[str]:
+def bits_of_unchanged(builder: Builder, kernels: set[tuple[str, ...]]) -> set[str]:
     """Also shows that the checks pass where nothing is wrong."""
-    for stems in {dependents(file) for file in files}:
+    bits: set[str] = set()
+    for stems in kernels:
         verdict = try_module(builder.unchanged(stems), 0, calls_for(stems))
         if verdict.by:
             sys.exit(f"the kernels as they are fail their calls: {verdict.what}")
-        yield verdict.bits
+        bits |= set(verdict.bits.split())
+    return bits
 
 
 def run(mutants: list[Mutant], builder: Builder, kept: Kept, jobs: int, console: Console) -> None:
@@ -159,7 +166,7 @@ def main() -> int:
     builder = Builder(arguments.work)
     kept = Kept(arguments.work / "verdicts.jsonl")
     with console.status("compiling the kernels as they are, and running their calls"):
-        unchanged = " ".join(bits_of_unchanged(builder, {m.file for m in mutants}))
+        unchanged = bits_of_unchanged(builder, {dependents(m.file) for m in mutants})
     run(mutants, builder, kept, arguments.jobs, console)
     results = {mutant.id: kept.get(mutant) for mutant in mutants}
     for mutant in mutants if arguments.show else ():

@@ -27,7 +27,7 @@ extern "C" {
 int halfbyte_mutant = number ? std::atoi(number) : 0;
 }
 """
-ERROR = re.compile(r"^(?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+): (?P<kind>\w[\w ]*): ?(?P<what>.*)$", re.MULTILINE)
+PLACE = re.compile(r"^(?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+):(?P<message>.*)$", re.MULTILINE)
 
 
 class CompileError(Exception):
@@ -39,27 +39,28 @@ def kernel_stems() -> list[str]:
 
 
 @cache
-def includes(name: str) -> frozenset[str]:
-    """The file and all of csrc/cuda that it includes."""
-    found, left = set(), [name]
+def parts(stem: str) -> frozenset[str]:
+    """The files of csrc/cuda that a kernel is made of: includes, and smxx_sum_partials.cu where sum_partials.h is included."""
+    found, left = set(), [f"{stem}.cu"]
     while left:
-        path = left.pop()
-        if path not in found and (CUDA / path).exists():
-            found.add(path)
-            left += re.findall(r'#include "([^"]+)"', (CUDA / path).read_text())
+        name = left.pop()
+        if name not in found and (CUDA / name).exists():
+            found.add(name)
+            left += re.findall(r'#include "([^"]+)"', (CUDA / name).read_text())
+            left += [f"{other}.cu" for other in kernel_stems() if f"{other.split('_', 1)[1]}.h" == name]
     return frozenset(found)
 
 
 @cache
 def dependents(file: str) -> tuple[str, ...]:
     """Stems of the kernels that the file is part of."""
-    return tuple(stem for stem in kernel_stems() if file in includes(f"{stem}.cu"))
+    return tuple(stem for stem in kernel_stems() if file in parts(stem))
 
 
 def needed(stems: Iterable[str]) -> list[str]:
-    """The kernels and those that their host code starts too: smxx_sum_partials where sum_partials.h is included."""
-    included = {name for stem in stems for name in includes(f"{stem}.cu")}
-    return [stem for stem in kernel_stems() if stem in stems or f"{stem.split('_', 1)[1]}.h" in included]
+    """These kernels and those that their host code starts too."""
+    files = {file for stem in stems for file in parts(stem)}
+    return [stem for stem in kernel_stems() if f"{stem}.cu" in files]
 
 
 class Builder:
@@ -133,14 +134,18 @@ class Builder:
                 target.symlink_to(path)
         return csrc
 
-    def one(self, mutant: Mutant) -> Path:
-        """A module with one mutant in place of the original. Raises CompileError."""
+    def one(self, mutant: Mutant, stem: str) -> Path:
+        """A module of one kernel, with one mutant in place of the original. Raises CompileError."""
         folder = self.work / "one" / mutant.id.replace(":", "-")
-        csrc = self.copy_of_csrc(folder, {mutant.file: mutant.applied((self.cuda / mutant.file).read_text())})
-        affected = dependents(mutant.file)
-        objects = [self.compile(csrc / "cuda" / f"{stem}.cu", folder / f"{stem}.o", *KERNEL_FLAGS) for stem in affected]
-        others = [self.plain(stem) for stem in needed(affected) if stem not in affected]
-        return self.link(folder, [*self.shared(), *objects, *others])
+        if not folder.exists():
+            self.copy_of_csrc(folder, {mutant.file: mutant.applied((self.cuda / mutant.file).read_text())})
+
+        def compiled(part: str) -> Path:
+            if mutant.file not in parts(part):
+                return self.plain(part)
+            return self.compile(folder / "csrc/cuda" / f"{part}.cu", folder / f"{part}.o", *KERNEL_FLAGS, "-O1")
+
+        return self.link(folder / stem, [*self.shared(), *map(compiled, needed([stem]))])
 
     def forget(self, mutant: Mutant) -> None:
         shutil.rmtree(self.work / "one" / mutant.id.replace(":", "-"), ignore_errors=True)
@@ -160,7 +165,7 @@ class Builder:
             refused: set[int] = set()
             objects = []
             for stem in needed({stem for file in by_file for stem in dependents(file)}):
-                if not includes(f"{stem}.cu") & set(by_file):
+                if not parts(stem) & set(by_file):
                     objects.append(self.plain(stem))
                     continue
                 try:
@@ -169,23 +174,32 @@ class Builder:
                     refused |= blamed(str(error), sources)
             if not refused:
                 return self.link(folder, [*self.shared(), *objects]), numbered
-            for path in folder.glob("*.o"):
-                path.unlink()
+            changed = {numbered[number].file for number in refused}
+            for stem in kernel_stems():
+                if parts(stem) & changed:
+                    (folder / f"{stem}.o").unlink(missing_ok=True)
             numbered = {number: mutant for number, mutant in numbered.items() if number not in refused}
 
 
 def blamed(errors: str, sources: dict[str, Switches]) -> set[int]:
-    """Numbers of the mutants that the compiler's messages point at. Raises CompileError when there are none."""
+    """Numbers of the mutants that the compiler's messages point at. Raises CompileError when there are none.
+
+    An error may stand in a template that only a mutant asks for: then a line before it, "required from", is in the mutant.
+    """
     numbers: set[int] = set()
-    settled = True
-    for found in ERROR.finditer(errors):
-        settled = settled and found["kind"] not in ("error", "fatal error") or settled
+    places: list[tuple[Switches, int, int]] = []
+    for found in PLACE.finditer(errors):
         file = Path(found["path"]).name
-        if found["kind"] in ("error", "fatal error"):
-            settled = False
-        if not settled and file in sources and (at := sources[file].at(int(found["line"]), int(found["column"]))):
-            numbers |= set(at)
-            settled = True
+        if file in sources:
+            places.append((sources[file], int(found["line"]), int(found["column"])))
+        if found["message"].startswith((" error:", " sorry,")):
+            mutants = {switches.mutant_at(line, column) for switches, line, column in places} - {None}
+            nearby = [switches.all_at(line, column) for switches, line, column in reversed(places)]
+            nearby += [switches.all_in(line) for switches, line, _ in reversed(places)]
+            numbers |= mutants or set(next(filter(None, nearby), ()))
+            places = []
+        elif found["message"].startswith(" note:"):
+            places = []
     if not numbers:
         raise CompileError(errors)
     return numbers

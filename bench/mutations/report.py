@@ -53,7 +53,7 @@ def summary(mutants: list[Mutant], results: dict[str, dict[str, str]]) -> dict[s
     }
 
 
-def show(console: Console, mutants: list[Mutant], results: dict[str, dict[str, str]], unchanged: str) -> None:
+def show(console: Console, mutants: list[Mutant], results: dict[str, dict[str, str]], unchanged: set[str]) -> None:
     """unchanged: the bits that the kernels give without a mutant."""
     numbers = summary(mutants, results)
     table = Table("rule", *(f"[bold]{kind}" for kind in ("caught", "explained", "survived", "invalid")), title="mutants per rule")
@@ -62,7 +62,7 @@ def show(console: Console, mutants: list[Mutant], results: dict[str, dict[str, s
     console.print(table)
     for mutant in mutants:
         if (kind := outcome(mutant, results[mutant.id])) in ("survived", "explained"):
-            same = "same bits" if results[mutant.id]["bits"] in unchanged.split() else "other bits, within the limits"
+            same = "same bits" if set(results[mutant.id]["bits"].split()) <= unchanged else "other bits, within the limits"
             console.print(f"[bold]{kind}[/] {mutant.id} ({same})", highlight=False)
             console.print(f"  - {mutant.before}\n  + {mutant.after}", markup=False, highlight=False)
             for entry in explanations() if kind == "explained" else ():

@@ -23,7 +23,9 @@ class Switches:
         self.numbered = numbered
         for number, mutant in numbered.items():
             self.regions[mutant.region].append(number)
-        self.branches: list[tuple[int, int, list[int]]] = []  # where in `text` each mutant or whole switch stands
+        # Where in `text` each mutant and each whole switch stands.
+        self.mutants: list[tuple[int, int, int]] = []
+        self.switches: list[tuple[int, int, list[int]]] = []
         self.text = ""
         self._expand(0, len(text), sorted(self.regions, key=lambda region: (region[0], -region[1])))
 
@@ -52,19 +54,32 @@ class Switches:
             mutated = self.original[first : mutant.begin] + mutant.text + self.original[mutant.end : last]
             start = len(self.text)
             self.text += f"halfbyte_mutant == {number} ? {wrap}({one_line(COMMENT.sub('', mutated))})"
-            self.branches.append((start, len(self.text), [number]))
+            self.mutants.append((start, len(self.text), number))
             self.text += " : "
         self.text += f"{wrap}("
         self._expand(*region, inside)
         self.text += "))"
-        self.branches.append((begin, len(self.text), numbers))
+        self.switches.append((begin, len(self.text), numbers))
 
-    def at(self, line: int, column: int) -> list[int]:
-        """Numbers of the mutants in the smallest branch at a place of the text; line and column count from 1."""
-        starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
-        position = starts[line - 1] + column - 1
-        around = [(end - begin, numbers) for begin, end, numbers in self.branches if begin <= position < end]
+    def mutant_at(self, line: int, column: int) -> int | None:
+        """Number of the mutant at a place of the text; line and column count from 1."""
+        position = self._position(line, column)
+        return next((number for begin, end, number in self.mutants if begin <= position < end), None)
+
+    def all_at(self, line: int, column: int) -> list[int]:
+        """Numbers in the smallest switch around."""
+        position = self._position(line, column)
+        around = [(end - begin, numbers) for begin, end, numbers in self.switches if begin <= position < end]
         return min(around)[1] if around else []
+
+    def all_in(self, line: int) -> list[int]:
+        """Numbers of all switches that begin in a line."""
+        first, end = self._position(line, 1), self._position(line + 1, 1)
+        return [number for begin, _, numbers in self.switches if first <= begin < end for number in numbers]
+
+    def _position(self, line: int, column: int) -> int:
+        starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
+        return starts[line - 1] + column - 1
 
 
 def switchable(mutants: list[Mutant]) -> list[Mutant]:

@@ -25,6 +25,7 @@ OPENING, CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}, {")", "]", "}", ">"
 SEPARATORS = {",", ";", "?", ":", "return", "else", "UNROLL", "ROLLED"} | ASSIGNMENTS
 KEYWORDS_BEFORE = {"return", "template", "case"}  # of an operand, not operands themselves
 FOR_THE_COMPILER = {"LAUNCH_BOUNDS", "UNROLL_BY"}
+TYPES = {"integral_constant", "TypeTag"}  # two of them have no common type
 CONSTANT = {"static_assert", "using", "template", "enum", "case"}
 
 
@@ -113,11 +114,16 @@ class Source:
         return blocks
 
     def names_in_reach(self, index: int) -> set[str]:
-        """All names of the outermost function or class that the token stands in."""
+        """Names that stand before a token in the blocks around it: what was declared in blocks that have ended is gone."""
+        names = set()
         for begin, end, header in self._headers:
             if begin < index < end and "namespace" not in header:
-                return {token.text for token in self.tokens[self.statement(begin) : end]}
-        return set()
+                at = index
+                while at > self.statement(begin):
+                    at = self.partner[at] if self[at].text == "}" else at - 1
+                    names.add(self[at].text)
+                break
+        return names
 
     def around(self, index: int) -> list[list[str]]:
         """The words before each opening brace that the token stands in, outermost first."""
@@ -137,6 +143,9 @@ class Source:
         if words[:1] == ["case"] and ":" in words:
             words = words[words.index(":") + 1 :]
         if "constexpr" in words or CONSTANT & set(words[:1]) or self.is_array_bound(index) or not self.in_function(index):
+            return True
+        angle = self.angle_around(index)
+        if angle is not None and self[angle - 1].text in TYPES:
             return True
         return any("constexpr" in header and "if" not in header for header in self.around(index))
 

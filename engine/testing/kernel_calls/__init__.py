@@ -7,7 +7,7 @@ from .quantize import group_norm_calls, norm_calls, quantize_calls
 from .small import cache_calls, rope_calls
 from .w4a16 import w4a16_calls
 
-# Kernel file of csrc/cuda -> its calls.
+# Kernel file of csrc/cuda -> its calls, which also run the files that its host code calls.
 KERNEL_CALLS = {
     "sm80_gemm_w4a4": gemm_w4a4_calls,
     "sm80_gemm_w8a8": gemm_w8a8_calls,
@@ -17,8 +17,6 @@ KERNEL_CALLS = {
     "smxx_quantize_act": quantize_calls,
     "smxx_norm_quantize": norm_calls,
     "smxx_group_norm_quantize": group_norm_calls,
-    "smxx_group_norm_statistics": group_norm_calls,
-    "smxx_sum_partials": gemm_w8a8_calls,
     "smxx_gemm_w4a16": w4a16_calls,
     "smxx_qk_norm_rope": rope_calls,
     "smxx_cache": cache_calls,
