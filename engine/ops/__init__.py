@@ -27,8 +27,10 @@ from .operands import padded_rows
 from .qk_norm_rope import qk_norm_rope
 from .quantize_act import quantize_act
 from .registry import BACKENDS, OPS, NoBackendError, Op, backends, use_backend
+from .triton import register as register_triton
 
 register_native()
+register_triton()
 register_cpu()
 
 __all__ = [

@@ -1,0 +1,28 @@
+"""Which ops have Triton kernels, and the registration of the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ..registry import OPS
+from .device import reason_against_device
+
+Rejects = Callable[..., str | None]
+
+# Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
+TABLES: dict[str, dict[str, Rejects]] = {}
+
+
+def triton_rejects(rejects: Rejects, *args) -> str | None:
+    first = next(leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+    return reason_against_device(first) or rejects(*args)
+
+
+def register() -> None:
+    for file, table in TABLES.items():
+        for name, rejects in table.items():
+            OPS[name].add("triton", f"halfbyte.triton_kernels.{file}:{name}", partial(triton_rejects, rejects))
