@@ -41,6 +41,8 @@ def convolutions(format: str) -> Iterator[Call]:
     yield call("wide", HALF, [2, 9, 12], 192, 24, WIDE, 0)
     yield call("tall", BFLOAT, [2, 9, 11], 128, 24, TALL, 8)
     yield call("32 taps", HALF, [1, 9, 12], 64, 8, MOST_TAPS, 16)
+    yield call("most pixels of a small tile", HALF, [1, 16, 32], 64, 8, SAME_3X3, 0)
+    yield call("fewest pixels of a large tile", BFLOAT, [1, 19, 27], 64, 8, SAME_3X3, 0)
     yield call("1x1, more ranks than channels", BFLOAT, [2, 9, 12], 64, 72, ONE_TAP, 136)
     if format == "int8":
         yield call("segments", HALF, [2, 5, 7], 192, 72, SAME_3X3, 16, segments=3)
