@@ -89,6 +89,7 @@ def refusals(op: str) -> Iterator[Call]:
     ):
         yield refusal(op, {name: 0}, f"{said}: a positive size needed")
     yield refusal(op, {"kernel_width": 33}, "taps of the kernel: at most 32 needed")
+    yield refusal(op, {"kernel_height": 33, "kernel_width": 1}, "taps of the kernel: at most 32 needed")
     yield refusal(op, {"m": 5}, "M: a multiple of 6 needed")
     yield refusal(op, {"row_bytes": 192}, "qweight: a pixel's bytes for every tap needed")
     yield refusal(op, {"segment_bytes": 128}, "bytes of a pixel: a multiple of 128 needed")
