@@ -61,7 +61,7 @@ def w4a16_calls() -> Iterator[Call]:
 
 
 def rounded(dtype: torch.dtype, m: int) -> OpCall:
-    call = product(f"{dtype} out", dtype, m, 24, 128, 8, "int4")
+    call = product(f"{m} rows, {dtype} out", dtype, m, 24, 128, 8, "int4")
     return OpCall(call.op, call.name, (*call.args[:-1], dtype))
 
 
