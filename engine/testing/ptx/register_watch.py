@@ -112,7 +112,7 @@ class RegisterWatch:
         lane = int(np.argmax(one.mask))
         if one.epoch == 0:
             raise LaneError(lane, "wgmma.mma_async without a wgmma.fence before it")
-        for name in one.sums | one.factors:
+        for name in sorted(one.sums | one.factors):
             row = self.touched.get(name)
             if row is not None and (row[one.mask] == self.epoch[one.mask]).any():
                 raise LaneError(lane, f"register {name} of wgmma.mma_async is used after the last wgmma.fence before it")
