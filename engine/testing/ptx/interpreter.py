@@ -15,6 +15,7 @@ from .lanes import WARP, Active
 from .machine import Machine
 from .memory import Memory
 from .registry import DECODERS, Step
+from .schedule import Schedule
 from .syntax import Instruction, Kernel, Module
 from .values import Array
 
@@ -24,13 +25,13 @@ LANES_AT_ONCE = 2048
 
 def launch(
     module: Module, name: str, grid: tuple[int, int, int], threads: int, shared_bytes: int, arguments: bytes, memory: Memory,
-    label: str = "",
+    label: str = "", seed: int | None = None,
 ) -> int:  # fmt: skip
     """Run every block of a launch; returns how many instructions were executed, each counted once for all lanes it ran on.
 
     threads: of one block, in whole warps, along x. shared_bytes: dynamic shared memory. arguments: the argument buffer as CUDA's
     ABI lays it out, for a kernel of one struct its bytes. memory: what the kernel may touch; addresses are those of this process.
-    label: what a fault calls the kernel, instead of its mangled name.
+    label: what a fault calls the kernel, instead of its mangled name. seed: draws who runs ahead of whom (see schedule.py).
     Raises PtxFault for a kernel that does wrong, UnsupportedPtx for PTX not known here.
     """
     if name not in module.entries:
@@ -43,7 +44,7 @@ def launch(
     blocks, cluster = math.prod(grid), math.prod(kernel.cluster)
     together = cluster * max(1, min(blocks, LANES_AT_ONCE // threads) // cluster)
     machine = Machine(module, kernel, grid, threads, together, shared_bytes, arguments, memory)
-    program = _Program(machine, kernel, label or name)
+    program = _Program(machine, kernel, label or name, Schedule(machine.lanes, threads, seed))
     with np.errstate(all="ignore"):
         return sum(program.run(first) for first in range(0, blocks, together))
 
@@ -60,8 +61,8 @@ class _BoundBlock:
 class _Program:
     """A kernel's basic blocks, bound to one machine when they first run: kernels have many ways that a launch never takes."""
 
-    def __init__(self, machine: Machine, kernel: Kernel, label: str) -> None:
-        self.machine, self.label = machine, label
+    def __init__(self, machine: Machine, kernel: Kernel, label: str, schedule: Schedule) -> None:
+        self.machine, self.label, self.schedule = machine, label, schedule
         self.blocks = kernel.blocks
         self.bound: dict[int, _BoundBlock] = {}
 
@@ -79,8 +80,8 @@ class _Program:
         while going or paths:
             for successor, mask in going:
                 paths[successor] = paths[successor] | mask if successor in paths else mask
-            index = min(paths)
-            active = Active(paths.pop(index))
+            index, mask = self.schedule.take(paths)
+            active = Active(mask)
             block = self.block(index)
             instruction = None
             try:
