@@ -77,23 +77,35 @@ class _Program:
         executed = 0
         paths: dict[int, Array] = {}
         going = [(0, self.machine.begin(first_block).mask)]
-        while going or paths:
-            for successor, mask in going:
-                paths[successor] = paths[successor] | mask if successor in paths else mask
-            index, mask = self.schedule.take(paths)
-            active = Active(mask)
-            block = self.block(index)
-            instruction = None
-            try:
-                for instruction, step in block.steps:
-                    step(active)
-                instruction = block.terminator
-                going = block.leave(active)
-                going += self.machine.take_woken(idle=not paths and not going)
-            except LaneError as error:
-                raise self.fault(error.instruction or instruction, error) from None
-            executed += len(block.steps) + (block.terminator is not None)
+        while going or paths or self.machine.waits.waiting:
+            for index, mask in going:
+                paths[index] = paths[index] | mask if index in paths else mask
+            chosen = self.schedule.take(paths, self.machine.waits.resumes())
+            if chosen is None:
+                going = self.woken(alone=not paths)
+                chosen = self.schedule.take(paths, None) if not going else None
+            if chosen is not None:
+                going = self.run_block(*chosen)
+                executed += len(self.block(chosen[0]).steps) + 1
+        self.woken(alone=True)
         return executed
+
+    def woken(self, alone: bool) -> list[tuple[int, Array]]:
+        try:
+            return self.machine.wake(alone)
+        except LaneError as error:
+            raise self.fault(error.instruction, error) from None
+
+    def run_block(self, index: int, mask: Array) -> list[tuple[int, Array]]:
+        """Where the lanes of the mask go after a block, and those for whom it ended a wait."""
+        active, block, instruction = Active(mask), self.block(index), None
+        try:
+            for instruction, step in block.steps:
+                step(active)
+            instruction = block.terminator
+            return block.leave(active) + self.machine.waits.take_woken()
+        except LaneError as error:
+            raise self.fault(instruction, error) from None
 
     def fault(self, instruction: Instruction | None, error: LaneError) -> PtxFault:
         where = f"PTX line {instruction.line} ({instruction.text})" if instruction else "its end"

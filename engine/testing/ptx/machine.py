@@ -76,16 +76,16 @@ class Machine:
         self.waits.exited |= mask
         self.cluster_barriers.check()
 
-    def take_woken(self, idle: bool) -> list[tuple[int, Array]]:
-        """The lanes that no longer wait, and where they go on. idle: nobody else can run, so what is under way must complete.
+    def wake(self, alone: bool) -> list[tuple[int, Array]]:
+        """The lanes that no longer wait once what is under way completes, and where they go on. alone: nobody else can run.
 
         Raises LaneError where that leaves lanes waiting, or copies under way when all threads have returned.
         """
-        while idle and not self.waits.woken and self.bulk.land_awaited():
+        while not self.waits.woken and self.bulk.land_awaited():
             pass
-        if idle and not self.waits.woken:
+        if alone and not self.waits.woken:
             self.mbarriers.time_out()
-        if idle and not self.waits.woken:
+        if alone and not self.waits.woken:
             self.waits.raise_if_stuck()
             self.bulk.raise_if_left()
         return self.waits.take_woken()

@@ -28,18 +28,25 @@ class Schedule:
         group = WARP if self.random.random() < 0.5 else self.threads
         self.ahead = (self.random.random(self.lanes // group) < 0.5).repeat(group)
 
-    def take(self, paths: dict[int, Array]) -> tuple[int, Array]:
-        """Remove the lanes to run from paths (block -> lanes), the earliest block first."""
+    def take(self, paths: dict[int, Array], resumes: Array | None) -> tuple[int, Array] | None:
+        """Remove the lanes to run from paths (block -> lanes), the earliest block first; None where all are to wait.
+
+        resumes: of each lane, the earliest block where one of its warp that waits will go on. Lanes beyond it wait there for it, as
+        a GPU brings a warp together again; None lets them go on alone.
+        """
         if self.random is not None:
             if self.steps % STEPS_PER_DRAW == 0:
                 self.draw()
             self.steps += 1
+        every = np.ones(self.lanes, bool)
+        for lanes in (self.ahead, every):
             for index in sorted(paths):
-                chosen = paths[index] & self.ahead
+                chosen = paths[index] & lanes
+                if resumes is not None:
+                    chosen &= resumes > index
                 if chosen.any():
-                    left = paths.pop(index) & ~self.ahead
+                    left = paths.pop(index) & ~chosen
                     if left.any():
                         paths[index] = left
                     return index, chosen
-        index = min(paths)
-        return index, paths.pop(index)
+        return None
