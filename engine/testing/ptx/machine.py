@@ -92,8 +92,12 @@ class Machine:
 
     def place(self, lane: int) -> str:
         """The thread and block of a lane, in words."""
-        block = ", ".join(str(int(self.special[f"%ctaid.{axis}"][lane])) for axis in "xyz")
-        return f"thread {lane % self.threads} of block ({block})"
+        return f"thread {lane % self.threads} of {self.block_at(lane // self.threads)}"
+
+    def block_at(self, index: int) -> str:
+        """A block of the batch, in words."""
+        lane = index * self.threads
+        return f"block ({', '.join(str(int(self.special[f'%ctaid.{axis}'][lane])) for axis in 'xyz')})"
 
     def source(self, instruction: Instruction, operand: str, type: str) -> Array:
         """What an operand holds, one value per lane."""

@@ -125,7 +125,8 @@ class RegisterWatch:
         ordered = before.shape == after.shape or before.epoch < after.epoch
         if before.sums & after.factors or before.factors & after.sums or (before.sums & after.sums and not ordered):
             name = min((before.sums | before.factors) & (after.sums | after.factors))
-            raise LaneError(lane, f"register {name} of the wgmma at line {before.instruction.line}, whose group nobody waited for")
+            what = f"register {name} of the wgmma at line {before.instruction.line}, whose group nobody waited for"
+            raise LaneError(lane, what)
 
     def wait(self, mask: Array, pending_groups: int, shadow) -> None:
         """All but the newest pending_groups groups of these lanes are done; a warpgroup's reads are done for all of its warps."""

@@ -1,5 +1,5 @@
-// A product whose operands a warp copies and a warpgroup multiplies, in clusters of two blocks that share one operand; and the same
-// with one thing left out each.
+// A product whose operands a warp copies and a warpgroup multiplies, in clusters of two blocks that share one operand; and the
+// same with one thing left out each.
 #include "ptx.h"
 
 namespace halfbyte {
@@ -40,13 +40,14 @@ DEVICE void cluster_barrier() {
 }
 
 DEVICE void copy(uint32_t to, const Map& map, int byte, int row, uint32_t barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(&map), "r"(byte), "r"(row), "r"(barrier) : "memory");
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+                 ::"r"(to), "l"(&map), "r"(byte), "r"(row), "r"(barrier) : "memory");
 }
 
 DEVICE void copy_to_both(uint32_t to, const Map& map, int byte, int row, uint32_t barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-                 " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to), "l"(&map), "r"(byte), "r"(row), "r"(barrier), "h"(uint16_t(3)) : "memory");
+                 " [%0], [%1, {%2, %3}], [%4], %5;"
+                 ::"r"(to), "l"(&map), "r"(byte), "r"(row), "r"(barrier), "h"(uint16_t(3)) : "memory");
 }
 
 DEVICE uint64_t descriptor(uint32_t matrix) { return matrix >> 4 | uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62; }
@@ -75,8 +76,8 @@ struct Pipeline {
             wait(emptied(box), parity(box) ^ 1);
             arrive_expecting(filled(box), kFault == kFewerBytes ? kTokenBytes : kStageBytes);
             copy(stage(box), arguments.tokens, box * kBoxBytes, blockIdx.x * kRows, filled(box));
-            copy_to_both(stage(box) + kTokenBytes + rank * kWeightBytes / 2, arguments.weights, box * kBoxBytes, rank * kColumns / 2,
-                         filled(box));
+            const uint32_t half = stage(box) + kTokenBytes + rank * kWeightBytes / 2;
+            copy_to_both(half, arguments.weights, box * kBoxBytes, rank * kColumns / 2, filled(box));
         }
     }
 

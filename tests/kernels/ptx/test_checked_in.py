@@ -20,4 +20,6 @@ def test_checked_in_ptx_is_current(source):
     build = re.compile(r"Compiler Build ID: \S+")
     if build.search(now).group() != build.search(kept).group():
         pytest.skip(f"nvcc here is not that of the checked-in PTX ({build.search(kept).group()})")
-    assert now == kept, f"nvcc -ptx -arch=compute_{arch} -std=c++17 -O3 -fmad=false -Icsrc/cuda {source.name} gives something else"
+    assert now == kept, (
+        f"nvcc -ptx -arch=compute_{arch} -std=c++17 -O3 -fmad=false -Icsrc/cuda {source.name} gives something else"
+    )

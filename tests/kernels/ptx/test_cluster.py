@@ -28,7 +28,9 @@ def run(run_hopper, on_16_bytes):
 @pytest.mark.parametrize("blocks", [4, 132])
 def test_places_along_x(run, blocks):
     names = ("%clusterid.x", "%nclusterid.x", "%cluster_ctaid.x", "%cluster_nctaid.x", "%cluster_ctarank", "%cluster_nctarank")
-    for name, want in zip(names, (lambda b: b // 2, lambda b: blocks // 2, lambda b: b % 2, lambda b: 2, lambda b: b % 2, lambda b: 2)):
+    for name, want in zip(
+        names, (lambda b: b // 2, lambda b: blocks // 2, lambda b: b % 2, lambda b: 2, lambda b: b % 2, lambda b: 2)
+    ):
         got = run(f"mov.u32 %r1, {name};" + store("%r1"), blocks=blocks)
         np.testing.assert_array_equal(got[:, 0], [want(block) for block in range(blocks)], name)
 
@@ -43,8 +45,8 @@ def test_places_in_three_dimensions(on_16_bytes):
     .address_size 64
     .visible .entry k(.param .u64 out)
     .reqnctapercluster 2, 3, 1
-    {{ .reg .b32 %r<8>; .reg .b64 %rd<3>; {reads} mad.lo.u32 %r6, %r2, 6, %r1; mad.lo.u32 %r6, %r6, 4, %r0; mul.lo.u32 %r6, %r6, 12;
-    ld.param.u64 %rd0, [out]; cvt.u64.u32 %rd1, %r6; add.u64 %rd0, %rd0, %rd1; st.global.u32 [%rd0], %r3;
+    {{ .reg .b32 %r<8>; .reg .b64 %rd<3>; {reads} mad.lo.u32 %r6, %r2, 6, %r1; mad.lo.u32 %r6, %r6, 4, %r0; 
+    mul.lo.u32 %r6, %r6, 12; ld.param.u64 %rd0, [out]; cvt.u64.u32 %rd1, %r6; add.u64 %rd0, %rd0, %rd1; st.global.u32 [%rd0], %r3;
     st.global.u32 [%rd0+4], %r4; st.global.u32 [%rd0+8], %r5; ret; }}"""
     memory = Memory([("out", out.ctypes.data, out.nbytes)])
     launch(parse(text), "k", (4, 6, 2), 32, 0, out.ctypes.data.to_bytes(8, "little"), memory)
@@ -55,7 +57,8 @@ def test_places_in_three_dimensions(on_16_bytes):
 
 
 def test_shared_memory_of_the_other_block(run):
-    own = "mad.lo.u32 %r1, %thread, 4, %memory; mov.u32 %r2, %ctaid.x; mad.lo.u32 %r3, %r2, 1000, %thread; st.shared.u32 [%r1], %r3;"
+    own = "mad.lo.u32 %r1, %thread, 4, %memory; mov.u32 %r2, %ctaid.x; mad.lo.u32 %r3, %r2, 1000, %thread;"
+    own += "st.shared.u32 [%r1], %r3;"
     there = PEER + "mad.lo.u32 %r1, %thread, 4, %r7; ld.shared::cluster.u32 %r4, [%r1];"
     got = run(own + CLUSTER_SYNC + there + store("%r4") + CLUSTER_SYNC, blocks=6)
     np.testing.assert_array_equal(got, [[1000 * (block ^ 1) + thread for thread in range(32)] for block in range(6)])
@@ -86,20 +89,33 @@ def test_those_who_returned_need_not_come_to_the_barrier(run):
     body = "setp.ge.u32 %p2, %thread, 32; @%p2 exit;" + CLUSTER_SYNC + "mov.u32 %r4, 3;" + store("%r4")
     np.testing.assert_array_equal(run(body, threads=64), [[3] * 32 + [0] * 32] * 2)
 
+
 UNTIL_IDLE = "mbarrier.try_wait.parity.shared::cta.b64 %p1, [%memory], 0;"
 
 FAULTS = {
-    "not visible outside": (INIT + CLUSTER_SYNC + REMOTE_ARRIVE, r"thread 0 initialised this mbarrier without a fence\.mbarrier_init"),
+    "not visible outside": (
+        INIT + CLUSTER_SYNC + REMOTE_ARRIVE,
+        r"thread 0 initialised this mbarrier without a fence\.mbarrier_init",
+    ),
     "the other block returned": (
         INIT + VISIBLE + CLUSTER_SYNC + PEER + "setp.eq.u32 %p2, %r8, 0; @%p2 exit; " + UNTIL_IDLE + REMOTE_ARRIVE,
         r"of block \(1, 0, 0\): shared memory of block 0 of the cluster, all of whose threads have returned",
     ),
     "no such block": ("mapa.shared::cluster.u32 %r7, %memory, 2;", r"mapa: block 2 of a cluster of 2"),
-    "beyond its shared memory": (PEER + "ld.shared::cluster.u32 %r1, [%r7+2048];", r"shared load of 4 bytes at offset 2048, outside"),
-    "as if it were its own": (PEER + "ld.shared::cta.u32 %r1, [%r7];", r"shared load of 4 bytes at offset \d+, outside of its 2048"),
+    "beyond its shared memory": (
+        PEER + "ld.shared::cluster.u32 %r1, [%r7+2048];",
+        r"shared load of 4 bytes at offset 2048, outside",
+    ),
+    "as if it were its own": (
+        PEER + "ld.shared::cta.u32 %r1, [%r7];",
+        r"shared load of 4 bytes at offset \d+, outside of its 2048",
+    ),
     "a wait alone": ("barrier.cluster.wait;", r"barrier\.cluster\.wait without a barrier\.cluster\.arrive before"),
     "two arrivals": ("barrier.cluster.arrive; barrier.cluster.arrive;", r"a second barrier\.cluster\.arrive without"),
-    "part of a warp": ("setp.lt.u32 %p2, %thread, 8; @%p2 bra END;" + CLUSTER_SYNC + "END:", r"24 of the 32 threads of its warp are here"),
+    "part of a warp": (
+        "setp.lt.u32 %p2, %thread, 8; @%p2 bra END;" + CLUSTER_SYNC + "END:",
+        r"24 of the 32 threads of its warp are here",
+    ),
     "a block that never comes": (
         PEER + INIT + VISIBLE + "setp.eq.u32 %p2, %r8, 1; @%p2 bra STUCK;" + CLUSTER_SYNC + "ret; STUCK:" + WAIT,
         r"deadlock: 32 threads wait at line \d+",
@@ -115,7 +131,8 @@ def test_faults(run, name):
 
 
 def test_a_warp_elects_one_thread_and_shares_registers(run):
-    body = "setmaxnreg.inc.sync.aligned.u32 232; elect.sync %r1|%p1, -1; selp.u32 %r2, 1, 0, %p1; shl.b32 %r1, %r1, 8; or.b32 %r2, %r2, %r1;"
+    body = "setmaxnreg.inc.sync.aligned.u32 232; elect.sync %r1|%p1, -1; selp.u32 %r2, 1, 0, %p1;"
+    body += "shl.b32 %r1, %r1, 8; or.b32 %r2, %r2, %r1;"
     np.testing.assert_array_equal(run(body + store("%r2")), [[1] + [0] * 31] * 2)
     with pytest.raises(PtxFault, match=r"divergent setmaxnreg: 8 of the 32 threads"):
         run("setp.lt.u32 %p2, %thread, 8; @%p2 setmaxnreg.dec.sync.aligned.u32 40;")

@@ -86,16 +86,20 @@ def test_numbered_barriers_let_producers_go_on(run):
 FAULTS = {
     "wrong parity": (
         init(64) + SYNC + arrive() + wait(1),
-        r"deadlock: 64 threads wait at line \d+ \(mbarrier at offset 0 of block 0 of the batch, phase 1: 64 of 64 arrivals and 0 bytes",
+        r"deadlock: 64 threads wait at line \d+ \(mbarrier at offset 0 of block \(0, 0, 0\), phase 1: 64 of 64 arrivals and 0",
     ),
     "one arrival too few": (init(65) + SYNC + arrive() + wait(0), r"phase 0: 1 of 65 arrivals and 0 bytes missing"),
     "one arrival too many": (init(63) + SYNC + arrive(), r"64 arrivals at an mbarrier that expects no more than 63"),
     "bytes that never come": (
-        init(1) + SYNC + "@%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory], 128;" + wait(0), r"0 of 1 arrivals and 128 bytes"
+        init(1) + SYNC + "@%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory], 128;" + wait(0),
+        r"0 of 1 arrivals and 128 bytes",
     ),
     "not initialised": (init(1) + SYNC + arrive(at=8), r"thread 0 .*no mbarrier was initialised at offset 8"),
     "initialised twice": (init(1) + init(1), r"mbarrier\.init of an mbarrier that was not invalidated"),
-    "used after its end": (init(64) + "@%p0 mbarrier.inval.shared::cta.b64 [%memory];" + SYNC + arrive(), r"no mbarrier was initialised"),
+    "used after its end": (
+        init(64) + "@%p0 mbarrier.inval.shared::cta.b64 [%memory];" + SYNC + arrive(),
+        r"no mbarrier was initialised",
+    ),
     "misaligned": (init(1, at=4), r"shared store of 8 bytes at 0x404, not a multiple of 8"),
     "beyond shared memory": (init(1, at=2048), r"shared store of 8 bytes at offset 2048, outside of its 2048 bytes"),
     "no count": (init(0), r"a count from 1 to 2\^20 - 1 needed, got 0"),

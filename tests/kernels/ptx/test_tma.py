@@ -41,7 +41,8 @@ def map_of(tensor, columns, rows, span=16, row_count=None):
 
 def load(x, y, bytes, at=AT, to="%memory", expected=None):
     expect = f"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory+{at}], {bytes if expected is None else expected};"
-    return f"{MAP} add.u32 %r5, %memory, {at}; mov.u32 %r6, {x}; mov.u32 %r7, {y}; {expect} {LOAD} [{to}], [%rd0, {{%r6, %r7}}], [%r5];"
+    operands = f"[{to}], [%rd0, {{%r6, %r7}}], [%r5];"
+    return f"{MAP} add.u32 %r5, %memory, {at}; mov.u32 %r6, {x}; mov.u32 %r7, {y}; {expect} {LOAD} {operands}"
 
 
 def copy_out(array, bytes):
@@ -96,12 +97,23 @@ def test_multicast(run_hopper, on_16_bytes, tensor, mask):
     """The first block copies to those of the mask, each of which waits for the bytes; the other one's memory stays as it was."""
     map = map_of(tensor, 32, 8, 128)
     out = on_16_bytes(np.zeros(2 * map.box_bytes, np.uint8))
-    bytes_of_rank = f"mov.u32 %r8, %cluster_ctarank; shr.u32 %r9, {mask}, %r8; and.b32 %r9, %r9, 1; mul.lo.u32 %r9, %r9, {map.box_bytes};"
+    bytes_of_rank = (
+        f"mov.u32 %r8, %cluster_ctarank; shr.u32 %r9, {mask}, %r8; and.b32 %r9, %r9, 1; mul.lo.u32 %r9, %r9, {map.box_bytes};"
+    )
     expect = f"@%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory+{AT}], %r9;"
     copy = f"""setp.ne.or.u32 %p3, %r8, 0, %p4; @%p3 bra COPIED; {MAP} add.u32 %r5, %memory, {AT}; mov.u16 %rs1, {mask};
     {LOAD}.multicast::cluster [%memory], [%rd0, {{0, 4}}], [%r5], %rs1; COPIED:"""
     address = f"mul.wide.u32 %rd5, %r8, {map.box_bytes}; add.u64 %array1, %array1, %rd5;"
-    body = FIRST + INIT.format(at=AT) + "AFTER: not.pred %p4, %p0;" + bytes_of_rank + expect + CLUSTER_SYNC + copy + WAIT.format(at=AT)
+    body = (
+        FIRST
+        + INIT.format(at=AT)
+        + "AFTER: not.pred %p4, %p0;"
+        + bytes_of_rank
+        + expect
+        + CLUSTER_SYNC
+        + copy
+        + WAIT.format(at=AT)
+    )
     body += address + copy_out("%array1", map.box_bytes) + CLUSTER_SYNC
     run_hopper(body, [tensor, out], [map], threads=32, blocks=2, cluster=2, shared_bytes=AT + 16)
     copied, poison = permuted(box_of(tensor, 0, 4, 32, 8), 128), np.full(map.box_bytes, 0xCD, np.uint8)
@@ -147,7 +159,9 @@ def test_flat_copies(run_hopper, on_16_bytes):
     source, out = on_16_bytes(np.arange(256, dtype=np.uint32)), on_16_bytes(np.zeros(256, np.uint32))
     body = FIRST + INIT.format(at=AT) + f"add.u32 %r5, %memory, {AT}; add.u64 %array0, %array0, 64;"
     body += f"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory+{AT}], 256;"
-    body += "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%memory], [%array0], 256, [%r5];" + WAIT.format(at=AT)
+    body += "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%memory], [%array0], 256, [%r5];" + WAIT.format(
+        at=AT
+    )
     body += "cp.async.bulk.global.shared::cta.bulk_group [%array1], [%memory+16], 240;" + DONE + "AFTER:"
     run_hopper(body, [source, out], threads=32, shared_bytes=AT + 16)
     np.testing.assert_array_equal(out, np.concatenate([np.arange(20, 80), np.zeros(196)]))
@@ -203,8 +217,11 @@ def test_what_is_no_map(run_hopper, tensor):
 TOO_SOON = {
     "reads before the phase": ("ld.shared.u32 %r2, [%memory+8];", r"access to shared memory that a bulk copy has yet to fill"),
     "writes before the phase": ("st.shared.u32 [%memory+8], %r2;", r"access to shared memory that a bulk copy has yet to fill"),
-    "fills twice": (load(0, 0, 512).replace("arrive.expect_tx", "expect_tx").replace(" _,", ""), r"a bulk copy of shared memory that a"),
-    "returns": ("bra AFTER;", r"all threads returned during this bulk copy: no thread waited for its mbarrier phase"),
+    "fills twice": (
+        load(0, 0, 512).replace("arrive.expect_tx", "expect_tx").replace(" _,", ""),
+        r"a bulk copy of shared memory that a",
+    ),
+    "returns": ("bra AFTER;", r"all threads returned during this bulk copy: nobody waited for its mbarrier phase"),
 }
 
 
@@ -217,10 +234,19 @@ def test_what_comes_before_the_phase(run_hopper, tensor, name):
 
 
 STORE_FAULTS = {
-    "no fence": (dict(before="bar.sync 0;"), r"a bulk copy of shared memory that thread 0 wrote without a fence\.proxy\.async after it"),
-    "no wait": (dict(done="cp.async.bulk.commit_group;"), r"all threads returned during this bulk copy: nobody waited for its group"),
+    "no fence": (
+        dict(before="bar.sync 0;"),
+        r"a bulk copy of shared memory that thread 0 wrote without a fence\.proxy\.async after it",
+    ),
+    "no wait": (
+        dict(done="cp.async.bulk.commit_group;"),
+        r"all threads returned during this bulk copy: nobody waited for its group",
+    ),
     "no commit": (dict(done="cp.async.bulk.wait_group.read 0;"), r"all threads returned during this bulk copy: nobody waited"),
-    "overwritten": (dict(done="st.shared.u32 [%memory], %r0;" + DONE), r"\(st\.shared.*that wgmma or a bulk copy reads: nobody waited"),
+    "overwritten": (
+        dict(done="st.shared.u32 [%memory], %r0;" + DONE),
+        r"\(st\.shared.*that wgmma or a bulk copy reads: nobody waited",
+    ),
     "beyond shared memory": (dict(store=STORE.replace("[%memory]", f"[%memory+{AT}]")), r"shared load of 16 bytes at offset"),
 }
 

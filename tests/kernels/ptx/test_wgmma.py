@@ -8,8 +8,11 @@ from halfbyte.testing.ptx import PtxFault, UnsupportedPtx
 
 # Type: what the sums are, and what a code means.
 TYPES = {
-    "s8": ("s32", np.int8), "e4m3": ("f32", ml_dtypes.float8_e4m3fn), "f16": ("f32", np.float16), "bf16": ("f32", ml_dtypes.bfloat16),
-}  # fmt: skip
+    "s8": ("s32", np.int8),
+    "e4m3": ("f32", ml_dtypes.float8_e4m3fn),
+    "f16": ("f32", np.float16),
+    "bf16": ("f32", ml_dtypes.bfloat16),
+}
 SWIZZLES = {16: 0, 128: 1, 64: 2, 32: 3}
 FENCE, COMMIT, WAIT = "wgmma.fence.sync.aligned;", "wgmma.commit_group.sync.aligned;", "wgmma.wait_group.sync.aligned 0;"
 ROWS, K_BYTES = 64, 32
@@ -119,7 +122,9 @@ def product(run_hopper, on_16_bytes):
             add = f"add.u64 %rd4, %rd4, {move}; add.u64 %rd5, %rd5, {move};"
             back = f"sub.u64 %rd4, %rd4, {move}; sub.u64 %rd5, %rd5, {move}; setp.eq.u32 %p2, 0, 0;"
             body += add + multiply(type, n) + back + between
-        run_hopper(body + COMMIT + WAIT + store_sums("%array2", n // 2), [*images, out], shared_bytes=A_BYTES + images[1].nbytes + 4096)
+        run_hopper(
+            body + COMMIT + WAIT + store_sums("%array2", n // 2), [*images, out], shared_bytes=A_BYTES + images[1].nbytes + 4096
+        )
         return out, a.astype(np.float64) @ b.astype(np.float64).T
 
     return run
@@ -200,18 +205,20 @@ def test_moves_of_sums_under_way_rename_them(run):
     moved = "{" + ", ".join(f"%d{i + 64}" for i in range(8)) + "}"
     back = "".join(f"mov.b32 %d{i}, %d{i + 64};" for i in range(8))
     assert (run(FENCE + PRODUCT + ADD + moves + multiply("e4m3", 16, d=moved), store=back + store_sums("%array1", 8)) == 64).all()
-    with pytest.raises(PtxFault, match=r"line \d+ \(st\.global.*register %d0 of the wgmma at line \d+, whose group nobody waited for"):
+    with pytest.raises(
+        PtxFault, match=r"line \d+ \(st\.global.*register %d0 of the wgmma at line \d+, whose group nobody waited for"
+    ):
         run(FENCE + PRODUCT + moves, finish=COMMIT, store=back + store_sums("%array1", 8))
 
 
 FAULTS = {
-    "no wait": (dict(issue=FENCE + PRODUCT, finish=COMMIT), r"\(st\.global.*register %d0 of the wgmma at line \d+, whose group nobody"),
-    "no commit": (dict(issue=FENCE + PRODUCT, finish=WAIT), r"register %d0 of the wgmma at line \d+, whose group nobody waited for"),
+    "no wait": (dict(issue=FENCE + PRODUCT, finish=COMMIT), r"\(st\.global.*register %d0 of the wgmma at line \d+, whose"),
+    "no commit": (dict(issue=FENCE + PRODUCT, finish=WAIT), r"register %d0 of the wgmma at line \d+, whose group nobody"),
     "one group too few": (
         dict(issue=FENCE + PRODUCT, finish=COMMIT + WAIT.replace(" 0", " 1")), r"register %d0 of the wgmma at line \d+"
     ),
     "written before the wait": (
-        dict(issue=FENCE + PRODUCT + "mov.b32 %d3, 0;"), r"\(mov\.b32 %d3, 0\).*register %d3 of the wgmma at line \d+, whose group"
+        dict(issue=FENCE + PRODUCT + "mov.b32 %d3, 0;"), r"\(mov\.b32 %d3, 0\).*register %d3 of the wgmma at line \d+, whose"
     ),
     "no fence": (dict(issue=PRODUCT), r"wgmma\.mma_async without a wgmma\.fence before it"),
     "written after the fence": (
@@ -221,14 +228,14 @@ FAULTS = {
         dict(issue=FENCE + PRODUCT + multiply("e4m3", 8)), r"register %d0 of the wgmma at line \d+, whose group nobody waited for"
     ),
     "no fence between proxies": (
-        dict(issue=FENCE + PRODUCT, ready="bar.sync 0;"), r"wgmma of shared memory that thread \d+ wrote without a fence\.proxy\.async"
+        dict(issue=FENCE + PRODUCT, ready="bar.sync 0;"), r"wgmma of shared memory that thread \d+ wrote without a fence\.proxy"
     ),
     "operand overwritten": (
         dict(issue=FENCE + PRODUCT + "st.shared.b32 [%memory+2048], %r0;"),
         r"\(st\.shared.*access to shared memory that wgmma or a bulk copy reads: nobody waited for its group",
     ),
     "misaligned matrix": (
-        dict(issue=FENCE + PRODUCT, a=64), r"a swizzle of 32 bytes at shared address 0x440, not in the first row .* every 256 bytes"
+        dict(issue=FENCE + PRODUCT, a=64), r"a swizzle of 32 bytes at shared address 0x440, not in the first row .* every 256"
     ),
     "beyond shared memory": (dict(issue=FENCE + PRODUCT, a=3072), r"shared load of 16 bytes at offset 4096, outside of its 4104"),
     "another descriptor": (
@@ -236,7 +243,7 @@ FAULTS = {
         r"thread 32 .*another wgmma descriptor than that of the warpgroup's first thread",
     ),
     "half a warp": (
-        dict(issue="setp.lt.u32 %p3, %lane, 16; @!%p3 bra AFTER;" + FENCE + PRODUCT + "AFTER:"), r"16 of the 32 threads of its warp"
+        dict(issue="setp.lt.u32 %p3, %lane, 16; @!%p3 bra AFTER;" + FENCE + PRODUCT + "AFTER:"), r"16 of the 32 threads of its"
     ),
     "half a warpgroup": (
         dict(issue=FENCE + "setp.lt.u32 %p3, %warp, 2; @!%p3 bra AFTER;" + PRODUCT + "AFTER:"),
@@ -257,7 +264,9 @@ def test_registers_of_a_are_watched_too(run):
     ready = READY + "".join(f"mov.b32 %a{i}, 0x38383838;" for i in range(4))
     issue = FENCE + multiply("e4m3", 16, a=a)
     assert (run(issue, ready=ready) == 32).all()
-    with pytest.raises(PtxFault, match=r"\(mov\.b32 %a1, 0\).*register %a1 of the wgmma at line \d+, whose group nobody waited for"):
+    with pytest.raises(
+        PtxFault, match=r"\(mov\.b32 %a1, 0\).*register %a1 of the wgmma at line \d+, whose group nobody waited for"
+    ):
         run(issue + "mov.b32 %a1, 0;", ready=ready)
     with pytest.raises(PtxFault, match=r"register %a\d of wgmma\.mma_async is used after the last wgmma\.fence"):
         run(FENCE + ready + multiply("e4m3", 16, a=a))
