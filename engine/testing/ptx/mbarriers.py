@@ -60,10 +60,16 @@ class MBarriers:
             raise LaneError(lane, f"mbarrier.init: a count from 1 to 2^20 - 1 needed, got {count}")
         stride = self.machine.shared.stride
         self.by_position[position] = MBarrier(position // stride, position % stride, lane, count, count)
+        self.mark(position, True)
 
     def invalidate(self, position: int, lane: int) -> None:
         self.at(position, lane)
         del self.by_position[position]
+        self.mark(position, False)
+
+    def mark(self, position: int, holds: bool) -> None:
+        if self.machine.shared.shadow is not None:
+            self.machine.shared.shadow.holds_mbarrier[position // BYTES] = holds
 
     def at(self, position: int, lane: int, from_outside: bool = False) -> MBarrier:
         """from_outside: for a bulk copy, or a thread of another block of the cluster."""
