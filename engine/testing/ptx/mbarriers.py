@@ -72,7 +72,7 @@ class MBarriers:
             self.machine.shared.shadow.holds_mbarrier[position // BYTES] = holds
 
     def at(self, position: int, lane: int, from_outside: bool = False) -> MBarrier:
-        """from_outside: for a bulk copy, or a thread of another block of the cluster."""
+        """from_outside: other blocks of the cluster, or copies that may go there, reach it."""
         barrier = self.by_position.get(position)
         if barrier is None:
             raise LaneError(lane, f"no mbarrier was initialised at offset {position % self.machine.shared.stride}")

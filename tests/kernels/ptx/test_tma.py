@@ -121,6 +121,17 @@ def test_multicast(run_hopper, on_16_bytes, tensor, mask):
         np.testing.assert_array_equal(out.reshape(2, -1)[rank], copied if mask >> rank & 1 else poison)
 
 
+def test_mbarriers_of_a_cluster_are_made_visible_to_copies(run_hopper, tensor):
+    init = INIT.format(at=AT).replace("fence.mbarrier_init.release.cluster;", "")
+    body = FIRST + init + load(0, 0, 512) + "AFTER: bar.warp.sync -1;" + WAIT.format(at=AT)
+    maps = [map_of(tensor, 32, 4, 128)]
+    run_hopper(body, [tensor], maps, threads=32, shared_bytes=AT + 16)
+    with pytest.raises(
+        PtxFault, match=r"thread 0 initialised this mbarrier without a fence\.mbarrier_init or fence\.proxy\.async"
+    ):
+        run_hopper(body, [tensor], maps, threads=32, blocks=2, cluster=2, shared_bytes=AT + 16)
+
+
 def fill(bytes):
     """Words 1, 2, 3, ... in shared memory."""
     return f"""mad.lo.u32 %r1, %thread, 4, %memory; add.u32 %r2, %thread, 1; mov.u32 %r0, 0;
