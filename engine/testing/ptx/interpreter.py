@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import arithmetic, bits, comparison, conversion, data_movement, matrix, warp  # noqa: F401, they register opcodes
+from . import (  # noqa: F401, they register opcodes
+    arithmetic, bits, comparison, conversion, data_movement, matrix, stmatrix, warp,
+)  # fmt: skip
 from .control import Leave, leave
 from .faults import LaneError, PtxFault
 from .lanes import WARP, Active
