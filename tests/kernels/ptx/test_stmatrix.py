@@ -9,7 +9,7 @@ THREADS = 64
 
 
 def store(count, trans=""):
-    """Every lane has the numbers 8 lane + 2i and 8 lane + 2i + 1 in register i; row r of matrix i goes to row 8i + r of its warp."""
+    """Register i of a lane holds 8 lane + 2i and 8 lane + 2i + 1; row r of matrix i goes to row 8i + r of its warp."""
     numbers = (f"mad.lo.u32 %r1, %thread, 8, {2 * i}; mad.lo.u32 %d{i}, %r1, 65537, 65536;" for i in range(count))
     names = ", ".join(f"%d{i}" for i in range(count))
     address = "mad.lo.u32 %r2, %lane, 16, %memory; mad.lo.u32 %r2, %warp, 512, %r2;"
