@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bulk_copy import bulk
+from .memory import PrivateMemory
 from .registry import Step, opcode
 from .syntax import Instruction, Modifiers
+from .tensor_copy import tensor_copy
 from .values import Array
 
 PENDING = 0xEE
@@ -30,12 +33,14 @@ class AsyncCopies:
         self.committed = np.zeros(lanes, np.int64)
         self.in_flight: list[_Copy] = []
 
-    def complete(self, shared: Array, mask: Array, pending_groups: int) -> None:
+    def complete(self, shared: PrivateMemory, mask: Array, pending_groups: int) -> None:
         """Finish all but the newest pending_groups committed groups of the lanes in mask, oldest first."""
         left = []
         for copy in self.in_flight:
             done = mask[copy.lanes] & (copy.groups < self.committed[copy.lanes] - pending_groups)
-            shared[copy.destinations[done]] = copy.data[done]
+            shared.words[1][copy.destinations[done]] = copy.data[done]
+            if shared.shadow is not None:
+                shared.shadow.writer[copy.destinations[done]] = copy.lanes[done, None]
             if not done.all():
                 left.append(_Copy(copy.lanes[~done], copy.groups[~done], copy.destinations[~done], copy.data[~done]))
         self.in_flight = left
@@ -46,13 +51,15 @@ def cp(machine, instruction: Instruction) -> Step:
     modifiers = Modifiers(instruction)
     if not modifiers.flag("async"):
         raise instruction.unsupported("only cp.async is known here")
+    if modifiers.flag("bulk"):
+        return (tensor_copy if modifiers.flag("tensor") else bulk)(machine, instruction, modifiers)
     if modifiers.flag("commit_group"):
         modifiers.done()
         return lambda active: np.add(machine.copies.committed, 1, out=machine.copies.committed, where=active.where)
     if modifiers.flag("wait_group"):
         modifiers.done()
         pending = int(instruction.operands[0], 0)
-        return lambda active: machine.copies.complete(machine.shared.words[1], active.mask, pending)
+        return lambda active: machine.copies.complete(machine.shared, active.mask, pending)
     if modifiers.flag("wait_all"):
         modifiers.done()
         return lambda active: wait_all(machine, active)
@@ -61,7 +68,7 @@ def cp(machine, instruction: Instruction) -> Step:
 
 def wait_all(machine, active) -> None:
     np.add(machine.copies.committed, 1, out=machine.copies.committed, where=active.where)
-    machine.copies.complete(machine.shared.words[1], active.mask, 0)
+    machine.copies.complete(machine.shared, active.mask, 0)
 
 
 def copy(machine, instruction: Instruction, modifiers: Modifiers) -> Step:
