@@ -61,7 +61,8 @@ class BuildExtensions(build_ext):
 
     def build_extension(self, extension) -> None:
         kernels = [f"csrc/cuda/{name}.cu" for name in KERNELS["kernels"]]
-        commands = {f"{NAME}._cuda": (nvcc_command, ["csrc/cuda/launch.cu", *kernels]), f"{NAME}._simt": (shim_command, kernels)}
+        on_device = [*kernels, "csrc/cuda/launch.cu", "csrc/cuda/tensor_map.cu"]
+        commands = {f"{NAME}._cuda": (nvcc_command, on_device), f"{NAME}._simt": (shim_command, kernels)}
         if extension.name in commands:
             command, sources = commands[extension.name]
             with ThreadPoolExecutor(JOBS) as pool:

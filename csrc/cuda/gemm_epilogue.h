@@ -41,27 +41,14 @@ DEVICE Words4 float_words(const float (&values)[kVector], int first) {
             ptx::float_bits(values[first + 3])};
 }
 
-// Where a warp lays out eight rows of its part, so that a thread finds eight neighbouring values. Eight floats of padding keep the
-// rows of a fragment column in different banks.
-template <class Tile>
-struct Staging {
-    static constexpr int kRows = 8, kStride = Tile::kWarpN + 8;
-    static constexpr int kBytes = Tile::kWarps * kRows * kStride * 4;
+// Where a warp lays out rows of kWidth columns of its part, so that a thread finds eight neighbouring values. Eight floats of padding
+// keep the rows of a fragment column in different banks.
+template <int kWidth_>
+struct StagedRows {
+    static constexpr int kWidth = kWidth_, kStride = kWidth + 8;
     uint8_t* rows;
 
-    DEVICE Staging(uint8_t* shared, int warp) : rows(shared + warp * kRows * kStride * 4) {}
-
     DEVICE uint8_t* at(int row, int column) const { return rows + (row * kStride + column) * 4; }
-
-    // The upper (0) or lower (1) eight rows of a row of fragments.
-    template <int kHalf>
-    DEVICE void put(const float (&fragments)[Tile::kTilesN][4], const Place<Tile>& place) const {
-        UNROLL
-        for (int j = 0; j < Tile::kTilesN; ++j) {
-            const Words2 pair = {ptx::float_bits(fragments[j][2 * kHalf]), ptx::float_bits(fragments[j][2 * kHalf + 1])};
-            ptx::store_shared(at(place.row_in_group, 8 * j + 2 * place.quad), pair);
-        }
-    }
 
     DEVICE void get(float (&values)[kVector], int row, int column) const {
         UNROLL
@@ -71,6 +58,24 @@ struct Staging {
             values[4 * half + 1] = ptx::bits_float(words.y);
             values[4 * half + 2] = ptx::bits_float(words.z);
             values[4 * half + 3] = ptx::bits_float(words.w);
+        }
+    }
+};
+
+template <class Tile>
+struct Staging : StagedRows<Tile::kWarpN> {
+    static constexpr int kRows = 8;
+    static constexpr int kBytes = Tile::kWarps * kRows * Staging::kStride * 4;
+
+    DEVICE Staging(uint8_t* shared, int warp) : StagedRows<Tile::kWarpN>{shared + warp * kRows * Staging::kStride * 4} {}
+
+    // The upper (0) or lower (1) eight rows of a row of fragments.
+    template <int kHalf>
+    DEVICE void put(const float (&fragments)[Tile::kTilesN][4], const Place<Tile>& place) const {
+        UNROLL
+        for (int j = 0; j < Tile::kTilesN; ++j) {
+            const Words2 pair = {ptx::float_bits(fragments[j][2 * kHalf]), ptx::float_bits(fragments[j][2 * kHalf + 1])};
+            ptx::store_shared(this->at(place.row_in_group, 8 * j + 2 * place.quad), pair);
         }
     }
 };
@@ -85,8 +90,8 @@ DEVICE void add_bias(float (&values)[kVector], const void* bias, int column) {
 }
 
 // The eight outputs that begin at `column` of a row in the staging area: bias and activation, or the gated linear unit.
-template <class T, class Tile>
-DEVICE void activated(float (&values)[kVector], const Staging<Tile>& staging, int row, int column, const Columns<Tile>& columns,
+template <class T, int kWidth, class Tile>
+DEVICE void activated(float (&values)[kVector], const StagedRows<kWidth>& staging, int row, int column, const Columns<Tile>& columns,
                       int product_column, const EpilogueArguments& epilogue) {
     staging.get(values, row, column);
     add_bias<T>(values, epilogue.bias, product_column);
@@ -96,7 +101,7 @@ DEVICE void activated(float (&values)[kVector], const Staging<Tile>& staging, in
         return;
     }
     float gates[kVector];
-    staging.get(gates, row, column + Tile::kWarpN / 2);
+    staging.get(gates, row, column + kWidth / 2);
     add_bias<T>(gates, epilogue.bias, product_column + (columns.gate_first ? -columns.pairs : columns.pairs));
     UNROLL
     for (int e = 0; e < kVector; ++e) values[e] *= activate(gates[e], epilogue.activation);
