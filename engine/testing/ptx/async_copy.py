@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bulk_copy import bulk
 from .registry import Step, opcode
 from .syntax import Instruction, Modifiers
+from .tensor_copy import tensor_copy
 from .values import Array
 
 PENDING = 0xEE
@@ -46,6 +48,8 @@ def cp(machine, instruction: Instruction) -> Step:
     modifiers = Modifiers(instruction)
     if not modifiers.flag("async"):
         raise instruction.unsupported("only cp.async is known here")
+    if modifiers.flag("bulk"):
+        return (tensor_copy if modifiers.flag("tensor") else bulk)(machine, instruction, modifiers)
     if modifiers.flag("commit_group"):
         modifiers.done()
         return lambda active: np.add(machine.copies.committed, 1, out=machine.copies.committed, where=active.where)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .registry import TERMINATORS
+from .registry import ends_block
 
 if TYPE_CHECKING:
     from .syntax import Instruction, Kernel
@@ -48,7 +48,7 @@ def basic_blocks(kernel: Kernel) -> list[BasicBlock]:
 
 def split(kernel: Kernel) -> list[BasicBlock]:
     code = kernel.instructions
-    starts = {0, *kernel.labels.values(), *(index + 1 for index, one in enumerate(code) if one.opcode in TERMINATORS)}
+    starts = {0, *kernel.labels.values(), *(index + 1 for index, one in enumerate(code) if ends_block(one))}
     starts = sorted(start for start in starts if start < len(code))
     number = {start: index for index, start in enumerate(starts)}
     # A label after the last instruction leads to the end, as the last instruction does.
@@ -56,7 +56,7 @@ def split(kernel: Kernel) -> list[BasicBlock]:
     blocks = []
     for start, end in zip(starts, [*starts[1:], len(code)]):
         block = BasicBlock(code[start:end])
-        if code[end - 1].opcode in TERMINATORS:
+        if ends_block(code[end - 1]):
             block.terminator = block.instructions.pop()
             block.branches = [number[kernel.labels[label]] for label in branch_labels(kernel, block.terminator)]
         leaves = block.terminator is not None and block.terminator.opcode in ("bra", "brx", "ret", "exit", "trap")

@@ -9,10 +9,10 @@ from .registry import Step, opcode
 from .syntax import Instruction, Modifiers
 from .values import DTYPES, Array
 
-SPACES = ("global", "shared", "shared::cta", "local", "param", "const")
+SPACES = ("global", "shared", "shared::cta", "shared::cluster", "local", "param", "const")
 # Caching and ordering between threads: nothing that one order of execution could show.
 HINTS = (
-    "volatile", "weak", "relaxed", "acquire", "release", "cta", "gpu", "sys", "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt",
+    "volatile", "weak", "relaxed", "acquire", "release", "cta", "cluster", "gpu", "sys", "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt",
     "L1::evict_normal", "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L1::evict_unchanged",
     "L2::64B", "L2::128B", "L2::256B", "L2::evict_normal", "L2::evict_first", "L2::evict_last",
 )  # fmt: skip
@@ -101,7 +101,8 @@ def store(machine, instruction: Instruction) -> Step:
 
 
 def memory_of(machine, space: str):
-    return {"shared": machine.shared, "shared::cta": machine.shared, "local": machine.local}.get(space, machine.memory)
+    shared = {"shared": machine.shared, "shared::cta": machine.shared, "shared::cluster": machine.cluster_shared}
+    return {**shared, "local": machine.local}.get(space, machine.memory)
 
 
 def reader(machine, space: str | None):
@@ -134,7 +135,7 @@ def writer(machine, space: str | None):
 def windows(machine, addresses: Array):
     """(memory, which accesses go there, their addresses in it) for generic addresses."""
     in_local, in_shared = addresses >= LOCAL_WINDOW, (addresses >= SHARED_WINDOW) & (addresses < LOCAL_WINDOW)
-    spaces = [(machine.local, in_local, LOCAL_WINDOW), (machine.shared, in_shared, SHARED_WINDOW)]
+    spaces = [(machine.local, in_local, LOCAL_WINDOW), (machine.cluster_shared, in_shared, SHARED_WINDOW)]
     for memory, chosen, window in [*spaces, (machine.memory, ~(in_local | in_shared), 0)]:
         indices = np.flatnonzero(chosen)
         if indices.size:
@@ -145,7 +146,7 @@ def lanes_of(lanes: Array | slice, chosen: Array) -> Array:
     return chosen if isinstance(lanes, slice) else lanes[chosen]
 
 
-@opcode("prefetch", "prefetchu", "membar", "fence", "nanosleep", "griddepcontrol", "discard")
+@opcode("prefetch", "prefetchu", "membar", "nanosleep", "griddepcontrol", "discard")
 def nothing(machine, instruction: Instruction) -> Step:
     """Hints, waits and order between threads change no result here."""
     return lambda active: None

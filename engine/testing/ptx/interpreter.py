@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import arithmetic, async_copy, bits, comparison, conversion, data_movement, matrix, warp  # noqa: F401, they register opcodes
-from .control import Barriers, Leave, leave
+from . import arithmetic, bits, comparison, conversion, data_movement, matrix, warp  # noqa: F401, they register opcodes
+from .control import Leave, leave
 from .faults import LaneError, PtxFault
-from .machine import WARP, Active, Machine
+from .lanes import WARP, Active
+from .machine import Machine
 from .memory import Memory
 from .registry import DECODERS, Step
 from .syntax import Instruction, Kernel, Module
+from .values import Array
 
 # numpy's time for one instruction hardly grows up to here.
 LANES_AT_ONCE = 2048
@@ -35,8 +38,10 @@ def launch(
     kernel = module.entries[name]
     if threads % WARP or not 0 < threads <= (kernel.max_threads or 1024):
         raise ValueError(f"threads: a multiple of {WARP} up to {kernel.max_threads or 1024} needed, got {threads}")
-    blocks = grid[0] * grid[1] * grid[2]
-    together = max(1, min(blocks, LANES_AT_ONCE // threads))
+    if any(extent % inside for extent, inside in zip(grid, kernel.cluster)):
+        raise ValueError(f"grid: whole clusters of {kernel.cluster} blocks needed, got {grid}")
+    blocks, cluster = math.prod(grid), math.prod(kernel.cluster)
+    together = cluster * max(1, min(blocks, LANES_AT_ONCE // threads) // cluster)
     machine = Machine(module, kernel, grid, threads, together, shared_bytes, arguments, memory)
     program = _Program(machine, kernel, label or name)
     with np.errstate(all="ignore"):
@@ -57,7 +62,6 @@ class _Program:
 
     def __init__(self, machine: Machine, kernel: Kernel, label: str) -> None:
         self.machine, self.label = machine, label
-        self.barriers = Barriers(machine.lanes, machine.threads)
         self.blocks = kernel.blocks
         self.bound: dict[int, _BoundBlock] = {}
 
@@ -65,15 +69,16 @@ class _Program:
         if index not in self.bound:
             block = self.blocks[index]
             steps = [(one, decoded(self.machine, one)) for one in block.instructions]
-            self.bound[index] = _BoundBlock(steps, block.terminator, leave(self.machine, block, self.barriers))
+            self.bound[index] = _BoundBlock(steps, block.terminator, leave(self.machine, block))
         return self.bound[index]
 
     def run(self, first_block: int) -> int:
-        active = self.machine.begin(first_block)
-        self.barriers.waiting.clear()
         executed = 0
-        paths = {0: active.mask}
-        while paths:
+        paths: dict[int, Array] = {}
+        going = [(0, self.machine.begin(first_block).mask)]
+        while going or paths:
+            for successor, mask in going:
+                paths[successor] = paths[successor] | mask if successor in paths else mask
             index = min(paths)
             active = Active(paths.pop(index))
             block = self.block(index)
@@ -83,12 +88,9 @@ class _Program:
                     step(active)
                 instruction = block.terminator
                 going = block.leave(active)
-                if not paths and not going:
-                    self.barriers.raise_if_stuck()
+                going += self.machine.take_woken(idle=not paths and not going)
             except LaneError as error:
-                raise self.fault(instruction, error) from None
-            for successor, mask in going:
-                paths[successor] = paths[successor] | mask if successor in paths else mask
+                raise self.fault(error.instruction or instruction, error) from None
             executed += len(block.steps) + (block.terminator is not None)
         return executed
 
@@ -101,7 +103,7 @@ def decoded(machine: Machine, instruction: Instruction) -> Step:
     decoder: Callable[[Machine, Instruction], Step] | None = DECODERS.get(instruction.opcode)
     if decoder is None:
         raise instruction.unsupported(f"opcode {instruction.opcode} is not known here")
-    step = decoder(machine, instruction)
+    step = machine.watch.guarded(instruction, decoder(machine, instruction))
     if instruction.predicate is None:
         return step
     name, negated = instruction.predicate

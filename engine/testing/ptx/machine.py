@@ -1,4 +1,4 @@
-"""The state that instructions work on: registers, memory spaces, and which lanes are active."""
+"""The state that instructions work on: registers, memory spaces, who waits for what."""
 
 from __future__ import annotations
 
@@ -7,50 +7,31 @@ import re
 import numpy as np
 
 from .async_copy import AsyncCopies
-from .faults import LaneError
+from .barriers import NumberedBarriers
+from .bulk_copies import BulkCopies
+from .cluster import ClusterBarriers, special_registers
+from .lanes import WARP, Active
+from .mbarriers import MBarriers
 from .memory import FIRST_ADDRESS, FlatView, Memory, PrivateMemory, Segment
+from .register_watch import RegisterWatch
+from .shadow import Shadow
+from .shared_cluster import ClusterShared
 from .syntax import Instruction, Kernel, Module, Variable
 from .values import DTYPES, Array, Registers, constant
+from .waiting import Waiting, Waits
 
-WARP = 32
 ADDRESS = re.compile(r"\[\s*([^+\]]+?)\s*(?:\+\s*(-?\w+))?\s*\]")
 
 
-class Active:
-    """The lanes an instruction runs on. where: for masked writes; lanes: for indexing."""
-
-    def __init__(self, mask: Array) -> None:
-        self.mask = mask
-        self.full = bool(mask.all())
-        self.where: Array | bool = True if self.full else mask
-        self.lanes: Array | slice = slice(None) if self.full else np.flatnonzero(mask)
-
-    def restrict(self, condition: Array) -> Active | None:
-        """The active lanes where condition holds, None when there are none."""
-        mask = self.mask & condition
-        if not mask.any():
-            return None
-        return Active(mask)
-
-    def whole_warps(self, what: str) -> None:
-        """Raises LaneError naming a lane that came without the rest of its warp."""
-        if not self.full:
-            warps = self.mask.reshape(-1, WARP)
-            alone = warps.any(1) != warps.all(1)
-            if alone.any():
-                lane = int(np.argmax(self.mask & alone.repeat(WARP)))
-                count = int(warps[lane // WARP].sum())
-                raise LaneError(lane, f"divergent {what}: {count} of the {WARP} threads of its warp are here")
-
-
 class Machine:
-    """A batch of blocks of one launch: blocks x threads lanes that run together."""
+    """A batch of blocks of one launch, whole clusters: blocks x threads lanes that run together."""
 
     def __init__(
         self, module: Module, kernel: Kernel, grid: tuple[int, int, int], threads: int, blocks: int,
         shared_bytes: int, arguments: bytes, memory: Memory,
     ) -> None:  # fmt: skip
         self.kernel, self.grid, self.threads, self.blocks = kernel, grid, threads, blocks
+        self.cluster_size = kernel.cluster[0] * kernel.cluster[1] * kernel.cluster[2]
         self.lanes = blocks * threads
         self.registers = Registers(kernel.registers, self.lanes)
         lane = np.arange(self.lanes)
@@ -66,6 +47,8 @@ class Machine:
         segments = [self._own(v) for v in variables if v.space in ("global", "const")]
         self.memory: FlatView = memory.with_segments([*segments, *self._parameters(arguments)]).view()
         self.copies = AsyncCopies(self.lanes)
+        self.cluster_shared = ClusterShared(self)
+        self.watch = RegisterWatch(kernel, self.lanes)
         self.special = self._special_registers(lane)
 
     def begin(self, first_block: int) -> Active:
@@ -74,11 +57,38 @@ class Machine:
         self.shared.poison()
         self.local.poison()
         self.copies = AsyncCopies(self.lanes)
-        block = first_block + np.arange(self.lanes) // self.threads
-        x, y, z = self.grid
-        for axis, index in zip("xyz", (block % x, block // x % y, block // (x * y))):
-            self.special[f"%ctaid.{axis}"][:] = index
-        return Active(block < x * y * z)
+        self.waits = Waits(self.lanes, self.threads)
+        self.barriers, self.cluster_barriers = NumberedBarriers(self), ClusterBarriers(self)
+        self.mbarriers, self.bulk = MBarriers(self), BulkCopies(self)
+        self.watch.reset()
+        self.warpgroups: dict[int, list[Waiting]] = {}
+        if any(one.opcode == "wgmma" or "bulk" in one.modifiers for one in self.kernel.instructions):
+            self.shared.shadow = Shadow(self.shared.bytes.size, self.threads)
+        blocks = first_block + np.arange(self.lanes) // self.threads
+        for name, value in special_registers(self.grid, self.kernel.cluster, blocks).items():
+            self.special[name][:] = value
+        inside = self.special["%ctaid.z"] < self.grid[2]
+        self.waits.exited |= ~inside
+        return Active(inside)
+
+    def exit(self, mask: Array) -> None:
+        """Threads return."""
+        self.waits.exited |= mask
+        self.cluster_barriers.check()
+
+    def take_woken(self, idle: bool) -> list[tuple[int, Array]]:
+        """The lanes that no longer wait, and where they go on. idle: nobody else can run, so what is under way must complete.
+
+        Raises LaneError where that leaves lanes waiting, or copies under way when all threads have returned.
+        """
+        while idle and not self.waits.woken and self.bulk.land_awaited():
+            pass
+        if idle and not self.waits.woken:
+            self.mbarriers.time_out()
+        if idle and not self.waits.woken:
+            self.waits.raise_if_stuck()
+            self.bulk.raise_if_left()
+        return self.waits.take_woken()
 
     def place(self, lane: int) -> str:
         """The thread and block of a lane, in words."""
@@ -93,7 +103,8 @@ class Machine:
             except ValueError as error:
                 raise instruction.unsupported(str(error)) from None
         if operand in self.special:
-            return self.special[operand].astype(DTYPES[type]) if "ctaid" not in operand else self._live(operand, type)
+            of_batch = operand.startswith(("%ctaid", "%clusterid"))
+            return self._live(operand, type) if of_batch else self.special[operand].astype(DTYPES[type])
         value = constant(operand, type)
         if value is None:
             name, _, offset = operand.partition("+")
@@ -152,8 +163,9 @@ class Machine:
         offsets, size = self.kernel.parameter_offsets()
         if len(arguments) != size:
             raise ValueError(f"arguments: the {size} bytes of {self.kernel.name} needed, got {len(arguments)}")
-        data = np.zeros(size + 32, np.uint8)
-        start = -data.ctypes.data % 16
+        # Tensor maps are aligned to 64 bytes.
+        data = np.zeros(size + 64, np.uint8)
+        start = -data.ctypes.data % 64
         data[start : start + size] = np.frombuffer(arguments, np.uint8)
         self.owned.append(data)
         self.symbols |= {name: data.ctypes.data + start + offset for name, offset in offsets.items()}
@@ -172,4 +184,5 @@ class Machine:
             "%dynamic_smem_size": self.shared.size * ones,
         }  # fmt: skip
         fixed |= {f"%nctaid.{axis}": extent * ones for axis, extent in zip("xyz", self.grid)}
-        return {name: value.astype(np.uint32) for name, value in fixed.items()} | {f"%ctaid.{a}": 0 * ones for a in "xyz"}
+        special = {name: value.astype(np.uint32) for name, value in fixed.items()}
+        return special | special_registers(self.grid, self.kernel.cluster, lane // self.threads)

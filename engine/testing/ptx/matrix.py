@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .data_movement import vector
-from .machine import WARP
+from .lanes import WARP
 from .registry import Step, opcode
 from .small_floats import TABLES
 from .syntax import Instruction, Modifiers

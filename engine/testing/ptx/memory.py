@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .faults import LaneError
+from .shadow import Shadow
 from .values import POISON, Array
 
 # Where generic addresses show shared and local memory: beyond what a 64-bit process can map.
@@ -107,6 +108,15 @@ class FlatView:
                 name = segment.name
                 raise LaneError(lane_at(lanes, index), f"global store of {size} bytes at {address:#x}: {name} cannot be written")
 
+    def rows(self, addresses: Array, size: int, lane: int, write: bool) -> Array:
+        """[rows, size] indices into bytes, of size bytes from each address, which one lane accesses."""
+        for address in addresses.tolist():
+            segment = self.memory.containing(address, size)
+            if segment is None or (write and not segment.writable):
+                where = self.memory.nearest(address) if segment is None else f"{segment.name} cannot be written"
+                raise LaneError(lane, f"global {verb(write)} of {size} bytes at {address:#x}: {where}")
+        return (addresses.astype(np.int64) - int(self.low))[:, None] + np.arange(size)
+
     def load(self, addresses: Array, element: int, count: int, lanes: Array | slice) -> list[Array]:
         """count arrays of unsigned words of element bytes, from consecutive addresses."""
         self.check(addresses, element * count, lanes, False)
@@ -130,13 +140,14 @@ class PrivateMemory:
         self.bytes = np.empty((copies, self.stride), np.uint8)
         self.words = {element: self.bytes.reshape(-1).view(f"u{element}") for element in (1, 2, 4, 8)}
         self.base = (owners.astype(np.int64) * self.stride) - FIRST_ADDRESS
+        self.shadow: Shadow | None = None
         self.poison()
 
     def poison(self) -> None:
         self.bytes[:] = POISON
 
-    def locate(self, addresses: Array, size: int, lanes: Array | slice, write: bool) -> Array:
-        """Index of the first byte of each access in the flat bytes."""
+    def position(self, addresses: Array, size: int, lanes: Array | slice, write: bool, base: Array | None = None) -> Array:
+        """Index of the first byte of each access in the flat bytes. base: of the copies accessed, where they are not the lanes'."""
         check_alignment(self.kind, addresses, size, lanes, write)
         addresses = addresses.astype(np.int64)
         end = FIRST_ADDRESS + self.size
@@ -145,7 +156,14 @@ class PrivateMemory:
             offset = int(addresses[index]) - FIRST_ADDRESS
             what = f"{self.kind} {verb(write)} of {size} bytes at offset {offset}, outside of its {self.size} bytes"
             raise LaneError(lane_at(lanes, index), what)
-        return addresses + self.base[lanes]
+        return addresses + (self.base[lanes] if base is None else base)
+
+    def locate(self, addresses: Array, size: int, lanes: Array | slice, write: bool, base: Array | None = None) -> Array:
+        """The position of what a thread loads or stores."""
+        positions = self.position(addresses, size, lanes, write, base)
+        if self.shadow is not None:
+            self.shadow.access(positions, size, np.arange(len(self.base))[lanes], write)
+        return positions
 
     def load(self, addresses: Array, element: int, count: int, lanes: Array | slice) -> list[Array]:
         first = self.locate(addresses, element * count, lanes, False) // element

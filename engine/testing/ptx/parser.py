@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from bisect import bisect_left
@@ -20,7 +21,10 @@ LABEL = re.compile(rf"({NAME})\s*:(?!:)\s*")
 GUARD = re.compile(rf"@(!?)({NAME})\s+")
 OPERANDS = re.compile(r"\{[^}]*\}|\[[^\]]*\]|\([^)]*\)|[^,\s][^,]*")
 # Directives that end with their line, not with a semicolon.
-LINE_DIRECTIVE = re.compile(r"\.(?:loc|file|version|target|address_size|maxnreg|maxntid|reqntid|minnctapersm|noreturn)\b[^\n]*")
+LINE_DIRECTIVE = re.compile(
+    r"\.(?:loc|file|version|target|address_size|maxnreg|maxntid|reqntid|minnctapersm|noreturn|explicitcluster|reqnctapercluster"
+    r"|maxclusterrank)\b[^\n]*"
+)
 LINKAGE = re.compile(r"(?:\.(?:visible|extern|weak|common)\s+)+")
 
 
@@ -133,10 +137,11 @@ class _Reader:
             line = self.line()
             kernel.parameters = [variable(text, line) for text in self.until(")").split(",") if text.strip()]
         while directive := self.skip(LINE_DIRECTIVE):
+            extents = [int(extent) for extent in re.findall(r"\d+", directive.group())]
             if directive.group().startswith((".maxntid", ".reqntid")):
-                kernel.max_threads = 1
-                for extent in re.findall(r"\d+", directive.group()):
-                    kernel.max_threads *= int(extent)
+                kernel.max_threads = math.prod(extents)
+            elif directive.group().startswith(".reqnctapercluster"):
+                kernel.cluster = (*extents, 1, 1)[:3]
         return kernel
 
     def skip_body(self) -> None:

@@ -12,10 +12,16 @@ if TYPE_CHECKING:
 Step = Callable[["Active"], None]
 Decoder = Callable[["Machine", "Instruction"], Step]
 
-# Instructions that end a basic block: they lead elsewhere, or wait for other threads.
 TERMINATORS = frozenset({"bra", "brx", "ret", "exit", "trap", "bar", "barrier"})
+# Of these opcodes, those with one of these modifiers.
+WAITS = {"mbarrier": {"try_wait", "test_wait"}, "wgmma": {"mma_async"}}
 
 DECODERS: dict[str, Decoder] = {}
+
+
+def ends_block(instruction: Instruction) -> bool:
+    """Whether an instruction leads elsewhere, or waits for other threads."""
+    return instruction.opcode in TERMINATORS or not WAITS.get(instruction.opcode, set()).isdisjoint(instruction.modifiers)
 
 
 def opcode(*names: str) -> Callable[[Decoder], Decoder]:

@@ -72,7 +72,10 @@ class Modifiers:
 
 @dataclass
 class Kernel:
-    """One .entry. registers: name -> type; labels: name -> index of an instruction; branch_targets: name -> labels."""
+    """One .entry. registers: name -> type; labels: name -> index of an instruction; branch_targets: name -> labels.
+
+    cluster: blocks of a cluster along x, y and z.
+    """
 
     name: str
     parameters: list[Variable] = field(default_factory=list)
@@ -82,6 +85,7 @@ class Kernel:
     labels: dict[str, int] = field(default_factory=dict)
     branch_targets: dict[str, list[str]] = field(default_factory=dict)
     max_threads: int | None = None
+    cluster: tuple[int, int, int] = (1, 1, 1)
 
     @cached_property
     def blocks(self) -> list[BasicBlock]:

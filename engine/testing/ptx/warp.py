@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .faults import LaneError
-from .machine import WARP
+from .lanes import WARP
 from .registry import Step, opcode
 from .syntax import Instruction, Modifiers
 from .values import DTYPES, Array
@@ -170,3 +170,14 @@ def elect(machine, instruction: Instruction) -> Step:
         np.copyto(chosen, lane == first, where=active.where)
 
     return step
+
+
+@opcode("setmaxnreg")
+def share_of_registers(machine, instruction: Instruction) -> Step:
+    """Registers are without number here, so only the number asked for and who asks are checked."""
+    modifiers = Modifiers(instruction)
+    direction, synchronous = modifiers.one_of("inc", "dec"), modifiers.flag("sync") and modifiers.flag("aligned")
+    count = int(instruction.operands[0], 0)
+    if direction is None or not synchronous or modifiers.type() != "u32" or count % 8 or not 24 <= count <= 256:
+        raise instruction.unsupported("setmaxnreg.inc or .dec, .sync.aligned.u32, of 24 to 256 registers by eights needed")
+    return lambda active: active.whole_warps("setmaxnreg")
