@@ -22,12 +22,16 @@ DEVICE float activate(float y, Activation activation) {
 constexpr int kVector = 8;
 
 template <class T>
-DEVICE void load_vector(float (&values)[kVector], const void* from, size_t index) {
-    const Words4 words = ptx::load_readonly(reinterpret_cast<const Words4*>(static_cast<const T*>(from) + index));
+DEVICE void unpack_vector(float (&values)[kVector], const Words4& words) {
     ptx::unpack2<T>(words.x, values[0], values[1]);
     ptx::unpack2<T>(words.y, values[2], values[3]);
     ptx::unpack2<T>(words.z, values[4], values[5]);
     ptx::unpack2<T>(words.w, values[6], values[7]);
+}
+
+template <class T>
+DEVICE void load_vector(float (&values)[kVector], const void* from, size_t index) {
+    unpack_vector<T>(values, ptx::load_readonly(reinterpret_cast<const Words4*>(static_cast<const T*>(from) + index)));
 }
 
 template <class T>
@@ -43,9 +47,9 @@ DEVICE Words4 float_words(const float (&values)[kVector], int first) {
 
 // Where a warp lays out rows of kWidth columns of its part, so that a thread finds eight neighbouring values. Eight floats of padding
 // keep the rows of a fragment column in different banks.
-template <int kWidth_>
+template <int kWidth>
 struct StagedRows {
-    static constexpr int kWidth = kWidth_, kStride = kWidth + 8;
+    static constexpr int kStride = kWidth + 8;
     uint8_t* rows;
 
     DEVICE uint8_t* at(int row, int column) const { return rows + (row * kStride + column) * 4; }
@@ -90,8 +94,8 @@ DEVICE void add_bias(float (&values)[kVector], const void* bias, int column) {
 }
 
 // The eight outputs that begin at `column` of a row in the staging area: bias and activation, or the gated linear unit.
-template <class T, int kWidth, class Tile>
-DEVICE void activated(float (&values)[kVector], const StagedRows<kWidth>& staging, int row, int column, const Columns<Tile>& columns,
+template <class T, class Tile>
+DEVICE void activated(float (&values)[kVector], const Staging<Tile>& staging, int row, int column, const Columns<Tile>& columns,
                       int product_column, const EpilogueArguments& epilogue) {
     staging.get(values, row, column);
     add_bias<T>(values, epilogue.bias, product_column);
@@ -101,7 +105,7 @@ DEVICE void activated(float (&values)[kVector], const StagedRows<kWidth>& stagin
         return;
     }
     float gates[kVector];
-    staging.get(gates, row, column + kWidth / 2);
+    staging.get(gates, row, column + Tile::kWarpN / 2);
     add_bias<T>(gates, epilogue.bias, product_column + (columns.gate_first ? -columns.pairs : columns.pairs));
     UNROLL
     for (int e = 0; e < kVector; ++e) values[e] *= activate(gates[e], epilogue.activation);

@@ -44,7 +44,7 @@ DEVICE void mbarrier_arrive_at(Mbarrier* barrier, uint32_t rank SITE) {
     asm volatile(
         "{\n\t.reg .b32 remote;\n\t"
         "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(shared_address(barrier)),
+        "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}" ::"r"(shared_address(barrier)),
         "r"(rank)
         : "memory");
 #endif

@@ -58,16 +58,16 @@ DEVICE void pin(uint32_t (&d)[kValues]) {
 #endif
 }
 
-template <int kValues>
-DEVICE void pin(float (&d)[kValues]) {
+// A value that is computed anew from here on: what follows from it takes no register while the sums need them all.
+DEVICE int fresh(int value) {
 #ifndef HALFBYTE_SIMT
-    UNROLL
-    for (int i = 0; i < kValues; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    asm volatile("" : "+r"(value));
 #endif
+    return value;
 }
 
 #ifdef HALFBYTE_SIMT
-#define WGMMA(instruction, letter, modifiers, kValues) ONLY_INTERPRETED("wgmma")
+#define WGMMA(instruction, modifiers, kValues) ONLY_INTERPRETED("wgmma")
 #else
 #define WGMMA_LIST_64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -88,38 +88,38 @@ DEVICE void pin(float (&d)[kValues]) {
 #define WGMMA_ACCUMULATE_64 "%66"
 #define WGMMA_ACCUMULATE_96 "%98"
 #define WGMMA_ACCUMULATE_128 "%130"
-#define WGMMA_TIED_8(letter, i)                                                                    \
-    "+" letter(d[i]), "+" letter(d[i + 1]), "+" letter(d[i + 2]), "+" letter(d[i + 3]),            \
-        "+" letter(d[i + 4]), "+" letter(d[i + 5]), "+" letter(d[i + 6]), "+" letter(d[i + 7])
-#define WGMMA_TIED_32(letter, i) \
-    WGMMA_TIED_8(letter, i), WGMMA_TIED_8(letter, i + 8), WGMMA_TIED_8(letter, i + 16), WGMMA_TIED_8(letter, i + 24)
-#define WGMMA_TIED_64(letter) WGMMA_TIED_32(letter, 0), WGMMA_TIED_32(letter, 32)
-#define WGMMA_TIED_96(letter) WGMMA_TIED_64(letter), WGMMA_TIED_32(letter, 64)
-#define WGMMA_TIED_128(letter) WGMMA_TIED_96(letter), WGMMA_TIED_32(letter, 96)
-#define WGMMA(instruction, letter, modifiers, kValues)                                             \
+#define WGMMA_TIED_8(i)                                                                    \
+    "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]),            \
+        "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]), "+r"(d[i + 7])
+#define WGMMA_TIED_32(i) \
+    WGMMA_TIED_8(i), WGMMA_TIED_8(i + 8), WGMMA_TIED_8(i + 16), WGMMA_TIED_8(i + 24)
+#define WGMMA_TIED_64 WGMMA_TIED_32(0), WGMMA_TIED_32(32)
+#define WGMMA_TIED_96 WGMMA_TIED_64, WGMMA_TIED_32(64)
+#define WGMMA_TIED_128 WGMMA_TIED_96, WGMMA_TIED_32(96)
+#define WGMMA(instruction, modifiers, kValues)                                             \
     asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, " WGMMA_ACCUMULATE_##kValues ", 0;\n\t"       \
                  "wgmma.mma_async.sync.aligned." instruction " {" WGMMA_LIST_##kValues "}, "          \
                  WGMMA_OPERANDS_##kValues ", p" modifiers ";\n\t}"                                  \
-                 : WGMMA_TIED_##kValues(letter)                                                    \
+                 : WGMMA_TIED_##kValues                                                    \
                  : "l"(a), "l"(b), "r"(int(accumulate)))
 #endif
 
 // 32 codes of K. accumulate: whether the sums had a value, or begin with this product.
 DEVICE void wgmma_s8(uint32_t (&d)[64], uint64_t a, uint64_t b, bool accumulate SITE) {
-    WGMMA("m64n128k32.s32.s8.s8", "r", "", 64);
+    WGMMA("m64n128k32.s32.s8.s8", "", 64);
 }
 
 DEVICE void wgmma_s8(uint32_t (&d)[128], uint64_t a, uint64_t b, bool accumulate SITE) {
-    WGMMA("m64n256k32.s32.s8.s8", "r", "", 128);
+    WGMMA("m64n256k32.s32.s8.s8", "", 128);
 }
 
-// As wgmma_s8. The sums keep 13 bits after the point between products.
-DEVICE void wgmma_e4m3(float (&d)[64], uint64_t a, uint64_t b, bool accumulate SITE) {
-    WGMMA("m64n128k32.f32.e4m3.e4m3", "f", ", 1, 1", 64);
+// As wgmma_s8, of bits of float32 sums, which keep 13 bits after the point between products.
+DEVICE void wgmma_e4m3(uint32_t (&d)[64], uint64_t a, uint64_t b, bool accumulate SITE) {
+    WGMMA("m64n128k32.f32.e4m3.e4m3", ", 1, 1", 64);
 }
 
-DEVICE void wgmma_e4m3(float (&d)[96], uint64_t a, uint64_t b, bool accumulate SITE) {
-    WGMMA("m64n192k32.f32.e4m3.e4m3", "f", ", 1, 1", 96);
+DEVICE void wgmma_e4m3(uint32_t (&d)[96], uint64_t a, uint64_t b, bool accumulate SITE) {
+    WGMMA("m64n192k32.f32.e4m3.e4m3", ", 1, 1", 96);
 }
 
 // 16 values of K; T: Half or Bfloat. d: bits of float32 sums.
@@ -128,17 +128,17 @@ DEVICE void wgmma_16bit(uint32_t (&d)[kValues], uint64_t a, uint64_t b SITE) {
     static_assert(kValues == 64 || kValues == 96 || kValues == 128, "128, 192 or 256 columns");
     constexpr bool accumulate = true;
     if constexpr (std::is_same_v<T, Half> && kValues == 64) {
-        WGMMA("m64n128k16.f32.f16.f16", "r", ", 1, 1, 0, 0", 64);
+        WGMMA("m64n128k16.f32.f16.f16", ", 1, 1, 0, 0", 64);
     } else if constexpr (std::is_same_v<T, Half> && kValues == 96) {
-        WGMMA("m64n192k16.f32.f16.f16", "r", ", 1, 1, 0, 0", 96);
+        WGMMA("m64n192k16.f32.f16.f16", ", 1, 1, 0, 0", 96);
     } else if constexpr (std::is_same_v<T, Half>) {
-        WGMMA("m64n256k16.f32.f16.f16", "r", ", 1, 1, 0, 0", 128);
+        WGMMA("m64n256k16.f32.f16.f16", ", 1, 1, 0, 0", 128);
     } else if constexpr (kValues == 64) {
-        WGMMA("m64n128k16.f32.bf16.bf16", "r", ", 1, 1, 0, 0", 64);
+        WGMMA("m64n128k16.f32.bf16.bf16", ", 1, 1, 0, 0", 64);
     } else if constexpr (kValues == 96) {
-        WGMMA("m64n192k16.f32.bf16.bf16", "r", ", 1, 1, 0, 0", 96);
+        WGMMA("m64n192k16.f32.bf16.bf16", ", 1, 1, 0, 0", 96);
     } else {
-        WGMMA("m64n256k16.f32.bf16.bf16", "r", ", 1, 1, 0, 0", 128);
+        WGMMA("m64n256k16.f32.bf16.bf16", ", 1, 1, 0, 0", 128);
     }
 }
 

@@ -9,7 +9,6 @@ namespace halfbyte {
 
 template <class T, class Product, class Tile>
 struct Consumer {
-    using Sum = typename Product::Sum;
     static constexpr int kValues = Tile::kValues, kSlices = kBoxBytes / 32;
     static constexpr int kBoxesOfSum = 512 / kBoxBytes;
 
@@ -29,10 +28,14 @@ struct Consumer {
             const auto block = tiles.block(pair, rank);
             const Columns<Tile> columns(arguments, block.column);
             const int first_row = block.row * Tile::kBlockM + 16 * warp;
+            // They arrive while the codes are multiplied.
+            const RowScales row_scales(arguments, first_row + lane / 4);
+            fetch_column_operands(columns);
             uint32_t y[kValues];
-            multiply_codes(y, columns, first_row);
+            multiply_codes(y);
+            scale(y, row_scales);
             if (arguments.rank_bytes) multiply_ranks(y);
-            write_part<T, Tile>(y, memory.staging(warp), lane, first_row, columns, arguments);
+            write_rows<T, Tile>(y, memory.staging(warp), ptx::fresh(lane), first_row, columns, arguments);
         }
     }
 
@@ -51,7 +54,7 @@ private:
     }
 
     // The products of up to `boxes` stages, from zero on.
-    DEVICE void sum_boxes(Sum (&sums)[kValues], int boxes) {
+    DEVICE void sum_boxes(uint32_t (&sums)[kValues], int boxes) {
         int unreleased = 0;
         ROLLED
         for (int box = 0; box < boxes; ++box) {
@@ -71,58 +74,94 @@ private:
         release(unreleased);
     }
 
-    // y: bits of the float32 products with all scales applied.
-    DEVICE void multiply_codes(uint32_t (&y)[kValues], const Columns<Tile>& columns, int first_row) {
+    // Of the two rows that a thread has.
+    struct RowScales {
+        float upper, lower;
+
+        DEVICE RowScales(const GemmArguments& arguments, int row) {
+            const auto* scales = static_cast<const float*>(arguments.ascales);
+            upper = row < arguments.m ? ptx::load_readonly(scales + row) : 0.0f;
+            lower = row + 8 < arguments.m ? ptx::load_readonly(scales + row + 8) : 0.0f;
+        }
+    };
+
+    // The tile's weight scales and bias, into the staging area, which is free until the tile is written.
+    DEVICE void fetch_column_operands(const Columns<Tile>& columns) const {
+        const auto* bias = static_cast<const T*>(arguments.epilogue.bias);
+        ptx::warp_sync();
+        copy_columns(column_scales(), static_cast<const float*>(arguments.wscales), columns);
+        if (bias) copy_columns(column_bias(), bias, columns);
+        ptx::cp_async_commit();
+    }
+
+    template <class Value>
+    DEVICE void copy_columns(uint8_t* to, const Value* from, const Columns<Tile>& columns) const {
+        constexpr int kTogether = 16 / sizeof(Value);
+        const int lane = ptx::fresh(this->lane);
+        UNROLL
+        for (int pass = 0; pass * 32 * kTogether < Tile::kBlockN; ++pass) {
+            const int first = kTogether * (lane + 32 * pass);
+            if (Tile::kBlockN % (32 * kTogether) && first >= Tile::kBlockN) break;
+            const int column = columns.of(first);
+            ptx::cp_async_16(to + first * sizeof(Value), from + (column < 0 ? 0 : column), column >= 0);
+        }
+    }
+
+    DEVICE uint8_t* column_scales() const { return memory.staging(warp).rows; }
+
+    DEVICE uint8_t* column_bias() const { return column_scales() + Tile::kBlockN * sizeof(float); }
+
+    // y: the sums, as Product::value reads them.
+    DEVICE void multiply_codes(uint32_t (&y)[kValues]) {
         const int boxes = boxes_over(arguments.row_bytes);
         if constexpr (Product::kPromotes) {
             UNROLL
             for (int i = 0; i < kValues; ++i) y[i] = 0;
             ROLLED
             for (int left = boxes; left > 0; left -= kBoxesOfSum) {
-                Sum sums[kValues];
+                // The first product overwrites them, which the compiler does not see: without a value they would count as taken since
+                // the tile before.
+                uint32_t sums[kValues] = {};
                 sum_boxes(sums, left < kBoxesOfSum ? left : kBoxesOfSum);
                 UNROLL
-                for (int i = 0; i < kValues; ++i) y[i] = ptx::float_bits(ptx::bits_float(y[i]) + sums[i]);
+                for (int i = 0; i < kValues; ++i) y[i] = ptx::float_bits(ptx::bits_float(y[i]) + ptx::bits_float(sums[i]));
             }
         } else {
             sum_boxes(y, boxes);
         }
-        scale(y, columns, first_row);
     }
 
-    DEVICE void scale(uint32_t (&y)[kValues], const Columns<Tile>& columns, int first_row) const {
-        const int row = first_row + lane / 4;
-        const auto* row_scales = static_cast<const float*>(arguments.ascales);
-        const float upper = row < arguments.m ? ptx::load_readonly(row_scales + row) : 0.0f;
-        const float lower = row + 8 < arguments.m ? ptx::load_readonly(row_scales + row + 8) : 0.0f;
+    // y becomes bits of the float32 products with all scales applied, and the bias added: the ranks' product may follow.
+    DEVICE void scale(uint32_t (&y)[kValues], const RowScales& row_scales) const {
+        ptx::cp_async_wait<0>();
+        ptx::warp_sync();
+        const bool biased = arguments.epilogue.bias;
+        const int lane = ptx::fresh(this->lane);
         // Rolled, or all scales would be loaded before the first is used, and there are no registers for them.
         constexpr int kTogether = 4, kSteps = Tile::kBlockN / 8 / kTogether;
         ROLLED
         for (int step = 0; step < kSteps; ++step) {
-            float column_scales[kTogether][2];
-            load_column_scales(column_scales, columns, 8 * kTogether * step);
+            float scales[kTogether][2], added[kTogether][2] = {};
+            UNROLL
+            for (int j = 0; j < kTogether; ++j) {
+                const int column = 8 * (kTogether * step + j) + 2 * (lane % 4);
+                const Words2 pair = ptx::load_shared<Words2>(column_scales() + column * sizeof(float));
+                scales[j][0] = ptx::bits_float(pair.x);
+                scales[j][1] = ptx::bits_float(pair.y);
+                if (biased) ptx::unpack2<T>(ptx::load_shared<uint32_t>(column_bias() + column * sizeof(T)), added[j][0], added[j][1]);
+            }
             UNROLL
             for (int each = 0; each < kSteps; ++each) {
                 if (step != each) continue;
                 UNROLL
                 for (int i = 0; i < 4 * kTogether; ++i) {
                     uint32_t& word = y[4 * kTogether * each + i];
-                    word = ptx::float_bits(Product::value(word) * (i % 4 < 2 ? upper : lower) * column_scales[i / 4][i % 2]);
+                    const float by_row = Product::value(word) * (i % 4 < 2 ? row_scales.upper : row_scales.lower);
+                    const float product = by_row * scales[i / 4][i % 2];
+                    word = ptx::float_bits(biased ? product + added[i / 4][i % 2] : product);
                 }
                 KEEP_APART();
             }
-        }
-    }
-
-    template <int kTogether>
-    DEVICE void load_column_scales(float (&scales)[kTogether][2], const Columns<Tile>& columns, int column_in_tile) const {
-        UNROLL
-        for (int j = 0; j < kTogether; ++j) {
-            const int column = columns.of(column_in_tile + 8 * j + 2 * (lane % 4));
-            const auto* from = reinterpret_cast<const Words2*>(static_cast<const float*>(arguments.wscales) + column);
-            const Words2 pair = column < 0 ? Words2{0, 0} : ptx::load_readonly(from);
-            scales[j][0] = ptx::bits_float(pair.x);
-            scales[j][1] = ptx::bits_float(pair.y);
         }
     }
 

@@ -6,7 +6,6 @@
 namespace halfbyte {
 
 struct Int8Warpgroup {
-    using Sum = uint32_t;
     static constexpr bool kPromotes = false;
 
     DEVICE static float value(uint32_t sum) { return float(int(sum)); }
@@ -19,13 +18,12 @@ struct Int8Warpgroup {
 
 // The tensor cores cut the sum after every product, so after 512 columns it moves into float32.
 struct E4m3Warpgroup {
-    using Sum = float;
     static constexpr bool kPromotes = true;
 
     DEVICE static float value(uint32_t sum) { return ptx::bits_float(sum); }
 
     template <int kValues>
-    DEVICE static void add(float (&sums)[kValues], uint64_t a, uint64_t b, bool accumulate) {
+    DEVICE static void add(uint32_t (&sums)[kValues], uint64_t a, uint64_t b, bool accumulate) {
         ptx::wgmma_e4m3(sums, a, b, accumulate);
     }
 };

@@ -28,7 +28,7 @@ struct WarpgroupTile {
 // Where a warp lays out eight rows of a part of the tile.
 template <class Tile>
 struct PartRows : StagedRows<Tile::kPartN> {
-    static constexpr int kRows = 8, kBytes = kRows * PartRows::kStride * 4;
+    static constexpr int kWidth = Tile::kPartN, kRows = 8, kBytes = kRows * PartRows::kStride * 4;
 };
 
 template <class Tile>
