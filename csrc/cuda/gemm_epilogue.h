@@ -45,8 +45,8 @@ DEVICE Words4 float_words(const float (&values)[kVector], int first) {
             ptx::float_bits(values[first + 3])};
 }
 
-// Where a warp lays out rows of kWidth columns of its part, so that a thread finds eight neighbouring values. Eight floats of padding
-// keep the rows of a fragment column in different banks.
+// Where a warp lays out rows of kWidth columns of its part, so that a thread finds eight neighbouring values. Eight floats of
+// padding keep the rows of a fragment column in different banks.
 template <int kWidth>
 struct StagedRows {
     static constexpr int kStride = kWidth + 8;

@@ -1,5 +1,5 @@
-// Barriers in shared memory that count threads' arrivals and the bytes of bulk copies. A barrier's phase completes when both counts
-// are through, and the next begins; a thread waits for a phase by its parity. PTX ISA 9.7.13.15.
+// Barriers in shared memory that count threads' arrivals and the bytes of bulk copies. A barrier's phase completes when both
+// counts are through, and the next begins; a thread waits for a phase by its parity. PTX ISA 9.7.13.15.
 #pragma once
 
 #include "ptx_cluster.h"
@@ -36,7 +36,8 @@ DEVICE void mbarrier_arrive_expecting(Mbarrier* barrier, int bytes SITE) {
 #endif
 }
 
-// Arrives at the barrier that stands in the same place in block `rank` of the cluster.
+// Arrives at the barrier that stands in the same place in block `rank` of the cluster. Orders no accesses of this thread to other
+// blocks' memory: at the cluster's scope each arrival would wait for all of the thread's stores.
 DEVICE void mbarrier_arrive_at(Mbarrier* barrier, uint32_t rank SITE) {
 #ifdef HALFBYTE_SIMT
     ONLY_INTERPRETED("mbarrier_arrive_at");

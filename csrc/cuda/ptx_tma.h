@@ -15,8 +15,8 @@ DEVICE void prefetch_map(const TensorMap* map SITE) {
 #endif
 }
 
-// The box whose first byte is byte `column` of row `row`, to `shared` (a multiple of 1024). Its bytes, those outside the matrix too,
-// count at `barrier`.
+// The box whose first byte is byte `column` of row `row`, to `shared` (a multiple of 1024). Its bytes, those outside the matrix
+// too, count at `barrier`.
 DEVICE void copy_box(void* shared, const TensorMap* map, int column, int row, Mbarrier* barrier SITE) {
 #ifdef HALFBYTE_SIMT
     ONLY_INTERPRETED("copy_box");

@@ -119,8 +119,8 @@ private:
             for (int i = 0; i < kValues; ++i) y[i] = 0;
             ROLLED
             for (int left = boxes; left > 0; left -= kBoxesOfSum) {
-                // The first product overwrites them, which the compiler does not see: without a value they would count as taken since
-                // the tile before.
+                // The first product overwrites them, which the compiler does not see: without a value they would count as taken
+                // since the tile before.
                 uint32_t sums[kValues] = {};
                 sum_boxes(sums, left < kBoxesOfSum ? left : kBoxesOfSum);
                 UNROLL
@@ -148,7 +148,8 @@ private:
                 const Words2 pair = ptx::load_shared<Words2>(column_scales() + column * sizeof(float));
                 scales[j][0] = ptx::bits_float(pair.x);
                 scales[j][1] = ptx::bits_float(pair.y);
-                if (biased) ptx::unpack2<T>(ptx::load_shared<uint32_t>(column_bias() + column * sizeof(T)), added[j][0], added[j][1]);
+                if (!biased) continue;
+                ptx::unpack2<T>(ptx::load_shared<uint32_t>(column_bias() + column * sizeof(T)), added[j][0], added[j][1]);
             }
             UNROLL
             for (int each = 0; each < kSteps; ++each) {

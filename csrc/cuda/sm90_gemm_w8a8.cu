@@ -5,33 +5,42 @@
 namespace halfbyte {
 namespace sm90 {
 
-using Int8Tile = WarpgroupTile<256, 4, Shares::kWeights>;
-// Promoted sums are a second accumulator, for which 256 columns leave no registers.
-using E4m3Tile = WarpgroupTile<192, 5, Shares::kWeights>;
-// Twice the tiles, and pairs that lie in one row of them: for products that would leave multiprocessors idle.
-using SmallTile = WarpgroupTile<128, 6, Shares::kTokens>;
+using WideTile = WarpgroupTile<256, 4, Shares::kWeights>;
+// The widest for E4M3: its promoted sums are a second accumulator, for which 256 columns leave no registers.
+using MiddleTile = WarpgroupTile<192, 5, Shares::kWeights>;
+// Pairs that lie in one row of tiles: for products that would leave multiprocessors idle.
+using NarrowTile = WarpgroupTile<128, 6, Shares::kTokens>;
+
+template <class Tile>
+int clusters_of(int multiprocessors, int pairs) {
+    return multiprocessors / Tile::kBlocks < pairs ? multiprocessors / Tile::kBlocks : pairs;
+}
+
+template <class Tile>
+int pairs_of(int m, int n) {
+    auto over = [](int size, int block) { return (size + block - 1) / block; };
+    return over(m, ClusterTiles<Tile>::kRowsOfPair) * over(n, ClusterTiles<Tile>::kColumnsOfPair);
+}
+
+// How long the busiest multiprocessor works, in columns of a tile. Narrow tiles read more of shared memory for each product.
+template <class Tile>
+double work_of(int m, int n, int multiprocessors) {
+    constexpr double kSlower = Tile::kBlockN == 256 ? 1.0 : Tile::kBlockN == 192 ? 1.03 : 1.25;
+    const int clusters = multiprocessors / Tile::kBlocks;
+    return (pairs_of<Tile>(m, n) + clusters - 1) / clusters * Tile::kBlockN * kSlower;
+}
 
 template <class Tile>
 TileChoice choice_of(int m, int n, int multiprocessors) {
-    auto over = [](int size, int block) { return (size + block - 1) / block; };
-    const int pairs = over(m, ClusterTiles<Tile>::kRowsOfPair) * over(n, ClusterTiles<Tile>::kColumnsOfPair);
-    const int clusters = multiprocessors / Tile::kBlocks < pairs ? multiprocessors / Tile::kBlocks : pairs;
-    return {Tile::kBlockM, Tile::kBlockN, Tile::kThreads, Tile::kStages, clusters * Tile::kBlocks, WarpgroupMemory<Tile>::kBytes};
+    const int blocks = Tile::kBlocks * clusters_of<Tile>(multiprocessors, pairs_of<Tile>(m, n));
+    return {Tile::kBlockM, Tile::kBlockN, Tile::kThreads, Tile::kStages, blocks, WarpgroupMemory<Tile>::kBytes};
 }
 
-// Columns that one multiprocessor after another works through; narrow tiles read more of shared memory for each product.
-template <class Tile>
-double columns_of_work(int m, int n, int multiprocessors) {
-    const int pairs = ((m + ClusterTiles<Tile>::kRowsOfPair - 1) / ClusterTiles<Tile>::kRowsOfPair) *
-                      ((n + ClusterTiles<Tile>::kColumnsOfPair - 1) / ClusterTiles<Tile>::kColumnsOfPair);
-    const int clusters = multiprocessors / Tile::kBlocks;
-    constexpr double kSlower = Tile::kBlockN == 128 ? 1.25 : 1.0;
-    return (pairs + clusters - 1) / clusters * Tile::kBlockN * kSlower;
-}
-
-template <class Tile>
-bool prefers_small(int m, int n, int multiprocessors) {
-    return columns_of_work<SmallTile>(m, n, multiprocessors) < columns_of_work<Tile>(m, n, multiprocessors);
+TileChoice choose(int m, int n, bool e4m3, int multiprocessors) {
+    const double narrow = work_of<NarrowTile>(m, n, multiprocessors), middle = work_of<MiddleTile>(m, n, multiprocessors);
+    const bool wide = !e4m3 && work_of<WideTile>(m, n, multiprocessors) <= (middle < narrow ? middle : narrow);
+    if (wide) return choice_of<WideTile>(m, n, multiprocessors);
+    return middle <= narrow ? choice_of<MiddleTile>(m, n, multiprocessors) : choice_of<NarrowTile>(m, n, multiprocessors);
 }
 
 template <class T, class Product, class Tile>
@@ -48,35 +57,24 @@ void launch_tile(const GemmArguments& gemm, const TileChoice& choice, Stream str
            choice.shared_bytes, stream, arguments);
 }
 
-template <class T, class Product, class Tile>
-void launch_product(const GemmArguments& gemm, Stream stream) {
-    const int processors = multiprocessors();
-    if (prefers_small<Tile>(gemm.m, gemm.n, processors)) {
-        launch_tile<T, Product, SmallTile>(gemm, choice_of<SmallTile>(gemm.m, gemm.n, processors), stream);
-    } else {
-        launch_tile<T, Product, Tile>(gemm, choice_of<Tile>(gemm.m, gemm.n, processors), stream);
-    }
-}
-
 template <class T>
-void launch_codes(const GemmArguments& gemm, bool e4m3, Stream stream) {
-    if (e4m3) {
-        launch_product<T, E4m3Warpgroup, E4m3Tile>(gemm, stream);
+void launch_product(const GemmArguments& gemm, bool e4m3, Stream stream) {
+    const TileChoice choice = choose(gemm.m, gemm.n, e4m3, multiprocessors());
+    if (choice.block_n == WideTile::kBlockN) {
+        launch_tile<T, Int8Warpgroup, WideTile>(gemm, choice, stream);
+    } else if (choice.block_n == MiddleTile::kBlockN) {
+        e4m3 ? launch_tile<T, E4m3Warpgroup, MiddleTile>(gemm, choice, stream)
+             : launch_tile<T, Int8Warpgroup, MiddleTile>(gemm, choice, stream);
     } else {
-        launch_product<T, Int8Warpgroup, Int8Tile>(gemm, stream);
+        e4m3 ? launch_tile<T, E4m3Warpgroup, NarrowTile>(gemm, choice, stream)
+             : launch_tile<T, Int8Warpgroup, NarrowTile>(gemm, choice, stream);
     }
-}
-
-template <class Tile>
-TileChoice choose(int m, int n, int multiprocessors) {
-    return prefers_small<Tile>(m, n, multiprocessors) ? choice_of<SmallTile>(m, n, multiprocessors)
-                                                      : choice_of<Tile>(m, n, multiprocessors);
 }
 
 }  // namespace sm90
 
 TileChoice choose_sm90_gemm_w8a8_tile(int m, int n, bool e4m3, int multiprocessors) {
-    return e4m3 ? sm90::choose<sm90::E4m3Tile>(m, n, multiprocessors) : sm90::choose<sm90::Int8Tile>(m, n, multiprocessors);
+    return sm90::choose(m, n, e4m3, multiprocessors);
 }
 
 void sm90_gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream) {
@@ -84,9 +82,9 @@ void sm90_gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stre
     expect(arguments.segment_bytes == arguments.row_bytes, "segments: one scale for each token needed");
     expect(!arguments.epilogue.next.qx, "next layer: an output that is not quantized needed");
     if (dtype == Dtype::kHalf) {
-        sm90::launch_codes<Half>(arguments, e4m3, stream);
+        sm90::launch_product<Half>(arguments, e4m3, stream);
     } else {
-        sm90::launch_codes<Bfloat>(arguments, e4m3, stream);
+        sm90::launch_product<Bfloat>(arguments, e4m3, stream);
     }
 }
 

@@ -36,8 +36,8 @@ TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int
                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS)
-        throw std::runtime_error("cuTensorMapEncodeTiled: " + std::to_string(row_count) + " rows of " + std::to_string(row_bytes) +
-                                 " bytes in boxes of " + std::to_string(box_rows) + " rows refused with error " +
+        throw std::runtime_error("cuTensorMapEncodeTiled: boxes of " + std::to_string(box_rows) + " rows of " +
+                                 std::to_string(row_count) + " x " + std::to_string(row_bytes) + " bytes refused with error " +
                                  std::to_string(int(result)));
     TensorMap map;
     static_assert(sizeof(map) == sizeof(encoded), "a tensor map has 128 bytes");

@@ -59,10 +59,11 @@ def product_kernels(
     name: str, file: str | Callable[..., str], run: Callable, rejects: Callable, count: int, quantizing_file: str = ""
 ) -> dict[str, Kernel]:
     """Those, and with an activation, quantized for the next layer or not; quantizing_file: of the former, where it is another."""
+    quantizing = with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)
     return {
         **residual_kernels(name, file, run, rejects, count),
         f"{name}_act": Kernel(file, with_act(run, count), with_act_rejects(rejects, count)),
-        f"{name}_act_quantize": Kernel(quantizing_file or file, with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)),
+        f"{name}_act_quantize": Kernel(quantizing_file or file, *quantizing),
     }
 
 
