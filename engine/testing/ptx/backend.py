@@ -19,8 +19,8 @@ class RecordedKernels:
     entries that have run.
     """
 
-    def __init__(self, simt: ModuleType, arch: str) -> None:
-        self._simt = simt
+    def __init__(self, simt: ModuleType, arch: str, seed: int | None) -> None:
+        self._simt, self._seed = simt, seed
         self._memory = Memory([])
         self._files = [PtxModule(source, arch) for source in sorted(SOURCES.glob("*.cu"))]
         self.launched: dict[str, set[str]] = {}
@@ -49,20 +49,21 @@ class RecordedKernels:
         """A recorder: see csrc/simt/recorder.h."""
         file = self.file_of(symbol, name)
         label = f"{name} ({file.source.name}, compute_{file.arch})"
-        launch(file.module(symbol), symbol, grid, threads, shared_bytes, arguments, self._memory, label)
+        launch(file.module(symbol), symbol, grid, threads, shared_bytes, arguments, self._memory, label, self._seed)
         self.launched.setdefault(file.source.stem, set()).add(symbol)
 
 
 @contextlib.contextmanager
-def run_on_ptx(arch: str) -> Iterator[RecordedKernels]:
-    """Kernels that run on the PTX nvcc makes for an architecture ("80", "90", "120f"), for tensors on the CPU.
+def run_on_ptx(arch: str, seed: int | None = None) -> Iterator[RecordedKernels]:
+    """Kernels that run on the PTX nvcc makes for an architecture ("80", "90", "90a", "120f"), for tensors on the CPU.
 
+    seed: draws which warps run ahead of the others, None for all together.
     Raises ImportError where `halfbyte._simt` was not built (HALFBYTE_SIMT=1) and RuntimeError where a kernel needs nvcc and there
     is none.
     """
     from ... import _simt
 
-    kernels = RecordedKernels(_simt, arch)
+    kernels = RecordedKernels(_simt, arch, seed)
     _simt.set_recorder(kernels.run)
     try:
         yield kernels

@@ -31,6 +31,10 @@ class NumberedBarriers:
         self.machine, self.threads = machine, machine.threads
         self.arrivals: dict[int, list[_Arrival]] = {}
 
+    def is_whole(self, number: int, count: int) -> bool:
+        """Whether all threads of a block complete a barrier by coming together."""
+        return count == self.threads and not self.arrivals.get(number)
+
     def arrive(self, number: int, count: int, mask: Array, resume: int, instruction: Instruction, waits: bool) -> None:
         """Lanes come to a barrier, and it lets go those for whom it is complete now."""
         before = self.arrivals.setdefault(number, [])
@@ -72,6 +76,8 @@ def barrier(machine, block: BasicBlock):
             if number >= NUMBERS or count % WARP or not count:
                 what = f"barrier {number} of {count} threads: one of {NUMBERS}, of whole warps, needed"
                 raise LaneError(int(np.argmax(mask)), what)
+            if active.full and mask is active.mask and kind == "sync" and machine.barriers.is_whole(number, count):
+                return [(block.next, active.mask)]
             machine.barriers.arrive(number, count, mask, block.next, instruction, kind == "sync")
         return [(block.next, active.mask)] if kind == "arrive" else []
 

@@ -89,6 +89,6 @@ class BulkCopies:
 
     def raise_if_left(self) -> None:
         """All threads have returned: raise LaneError for a copy that still uses their shared memory."""
-        for copies, what in ((self.loads, "no thread waited for its mbarrier phase"), (self.stores, "nobody waited for its group")):
-            if copies:
-                raise LaneError(copies[0].lane, f"all threads returned during this bulk copy: {what}", copies[0].instruction)
+        left = [(one, "its mbarrier phase") for one in self.loads] + [(one, "its group") for one in self.stores]
+        for copy, what in left[:1]:
+            raise LaneError(copy.lane, f"all threads returned during this bulk copy: nobody waited for {what}", copy.instruction)

@@ -58,7 +58,9 @@ def flat_load(machine, instruction: Instruction, multicast: bool) -> Step:
     return step
 
 
-def place(machine, instruction: Instruction, lane: int, to: int, offsets: Array, data: Array, barrier, masks: Array | None) -> None:
+def place(
+    machine, instruction: Instruction, lane: int, to: int, offsets: Array, data: Array, barrier, masks: Array | None
+) -> None:
     """Begin a load of chunks to offsets from an address, in the blocks of a mask or in the one the address points to."""
     lanes = np.array([lane])
     ends = np.array([to, to + int(offsets.max())])

@@ -12,7 +12,8 @@ from .values import DTYPES, Array
 SPACES = ("global", "shared", "shared::cta", "shared::cluster", "local", "param", "const")
 # Caching and ordering between threads: nothing that one order of execution could show.
 HINTS = (
-    "volatile", "weak", "relaxed", "acquire", "release", "cta", "cluster", "gpu", "sys", "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt",
+    "volatile", "weak", "relaxed", "acquire", "release", "cta", "cluster", "gpu", "sys",
+    "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt",
     "L1::evict_normal", "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L1::evict_unchanged",
     "L2::64B", "L2::128B", "L2::256B", "L2::evict_normal", "L2::evict_first", "L2::evict_last",
 )  # fmt: skip

@@ -15,6 +15,7 @@ from .lanes import WARP, Active
 from .machine import Machine
 from .memory import Memory
 from .registry import DECODERS, Step
+from .schedule import Schedule
 from .syntax import Instruction, Kernel, Module
 from .values import Array
 
@@ -24,13 +25,13 @@ LANES_AT_ONCE = 2048
 
 def launch(
     module: Module, name: str, grid: tuple[int, int, int], threads: int, shared_bytes: int, arguments: bytes, memory: Memory,
-    label: str = "",
+    label: str = "", seed: int | None = None,
 ) -> int:  # fmt: skip
     """Run every block of a launch; returns how many instructions were executed, each counted once for all lanes it ran on.
 
     threads: of one block, in whole warps, along x. shared_bytes: dynamic shared memory. arguments: the argument buffer as CUDA's
     ABI lays it out, for a kernel of one struct its bytes. memory: what the kernel may touch; addresses are those of this process.
-    label: what a fault calls the kernel, instead of its mangled name.
+    label: what a fault calls the kernel, instead of its mangled name. seed: draws who runs ahead of whom (see schedule.py).
     Raises PtxFault for a kernel that does wrong, UnsupportedPtx for PTX not known here.
     """
     if name not in module.entries:
@@ -43,7 +44,7 @@ def launch(
     blocks, cluster = math.prod(grid), math.prod(kernel.cluster)
     together = cluster * max(1, min(blocks, LANES_AT_ONCE // threads) // cluster)
     machine = Machine(module, kernel, grid, threads, together, shared_bytes, arguments, memory)
-    program = _Program(machine, kernel, label or name)
+    program = _Program(machine, kernel, label or name, Schedule(machine.lanes, threads, seed))
     with np.errstate(all="ignore"):
         return sum(program.run(first) for first in range(0, blocks, together))
 
@@ -60,8 +61,8 @@ class _BoundBlock:
 class _Program:
     """A kernel's basic blocks, bound to one machine when they first run: kernels have many ways that a launch never takes."""
 
-    def __init__(self, machine: Machine, kernel: Kernel, label: str) -> None:
-        self.machine, self.label = machine, label
+    def __init__(self, machine: Machine, kernel: Kernel, label: str, schedule: Schedule) -> None:
+        self.machine, self.label, self.schedule = machine, label, schedule
         self.blocks = kernel.blocks
         self.bound: dict[int, _BoundBlock] = {}
 
@@ -76,23 +77,35 @@ class _Program:
         executed = 0
         paths: dict[int, Array] = {}
         going = [(0, self.machine.begin(first_block).mask)]
-        while going or paths:
-            for successor, mask in going:
-                paths[successor] = paths[successor] | mask if successor in paths else mask
-            index = min(paths)
-            active = Active(paths.pop(index))
-            block = self.block(index)
-            instruction = None
-            try:
-                for instruction, step in block.steps:
-                    step(active)
-                instruction = block.terminator
-                going = block.leave(active)
-                going += self.machine.take_woken(idle=not paths and not going)
-            except LaneError as error:
-                raise self.fault(error.instruction or instruction, error) from None
-            executed += len(block.steps) + (block.terminator is not None)
+        while going or paths or self.machine.waits.waiting:
+            for index, mask in going:
+                paths[index] = paths[index] | mask if index in paths else mask
+            chosen = self.schedule.take(paths, self.machine.waits.resumes())
+            if chosen is None:
+                going = self.woken(alone=not paths)
+                chosen = self.schedule.take(paths, None) if not going else None
+            if chosen is not None:
+                going = self.run_block(*chosen)
+                executed += len(self.block(chosen[0]).steps) + 1
+        self.woken(alone=True)
         return executed
+
+    def woken(self, alone: bool) -> list[tuple[int, Array]]:
+        try:
+            return self.machine.wake(alone)
+        except LaneError as error:
+            raise self.fault(error.instruction, error) from None
+
+    def run_block(self, index: int, mask: Array) -> list[tuple[int, Array]]:
+        """Where the lanes of the mask go after a block, and those for whom it ended a wait."""
+        active, block, instruction = Active(mask), self.block(index), None
+        try:
+            for instruction, step in block.steps:
+                step(active)
+            instruction = block.terminator
+            return block.leave(active) + self.machine.waits.take_woken()
+        except LaneError as error:
+            raise self.fault(instruction, error) from None
 
     def fault(self, instruction: Instruction | None, error: LaneError) -> PtxFault:
         where = f"PTX line {instruction.line} ({instruction.text})" if instruction else "its end"

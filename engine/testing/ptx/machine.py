@@ -76,24 +76,28 @@ class Machine:
         self.waits.exited |= mask
         self.cluster_barriers.check()
 
-    def take_woken(self, idle: bool) -> list[tuple[int, Array]]:
-        """The lanes that no longer wait, and where they go on. idle: nobody else can run, so what is under way must complete.
+    def wake(self, alone: bool) -> list[tuple[int, Array]]:
+        """The lanes that no longer wait once what is under way completes, and where they go on. alone: nobody else can run.
 
         Raises LaneError where that leaves lanes waiting, or copies under way when all threads have returned.
         """
-        while idle and not self.waits.woken and self.bulk.land_awaited():
+        while not self.waits.woken and self.bulk.land_awaited():
             pass
-        if idle and not self.waits.woken:
+        if alone and not self.waits.woken:
             self.mbarriers.time_out()
-        if idle and not self.waits.woken:
+        if alone and not self.waits.woken:
             self.waits.raise_if_stuck()
             self.bulk.raise_if_left()
         return self.waits.take_woken()
 
     def place(self, lane: int) -> str:
         """The thread and block of a lane, in words."""
-        block = ", ".join(str(int(self.special[f"%ctaid.{axis}"][lane])) for axis in "xyz")
-        return f"thread {lane % self.threads} of block ({block})"
+        return f"thread {lane % self.threads} of {self.block_at(lane // self.threads)}"
+
+    def block_at(self, index: int) -> str:
+        """A block of the batch, in words."""
+        lane = index * self.threads
+        return f"block ({', '.join(str(int(self.special[f'%ctaid.{axis}'][lane])) for axis in 'xyz')})"
 
     def source(self, instruction: Instruction, operand: str, type: str) -> Array:
         """What an operand holds, one value per lane."""

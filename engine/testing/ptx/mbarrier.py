@@ -126,7 +126,9 @@ def wait_for_phase(machine, block: BasicBlock):
             else:
                 mask = np.zeros(machine.lanes, bool)
                 mask[lanes[chosen]] = True
-                waiting = Waiting(mask, block.next, instruction, lambda barrier=barrier: f" ({barrier.describe()})")
+                waiting = Waiting(
+                    mask, block.next, instruction, lambda barrier=barrier: f" ({machine.mbarriers.describe(barrier)})"
+                )
                 machine.mbarriers.wait(PhaseWait(barrier, barrier.phase, waiting, target))
         return [(block.next, going)] if going.any() else []
 

@@ -32,10 +32,6 @@ class MBarrier:
     visible: bool = False
     on_completion: list[Callable[[], None]] = field(default_factory=list)
 
-    def describe(self) -> str:
-        arrivals = f"{self.pending} of {self.expected} arrivals"
-        return f"mbarrier at offset {self.offset} of block {self.block} of the batch, phase {self.phase}: {arrivals} and {self.tx} bytes missing"
-
 
 @dataclass(eq=False)
 class PhaseWait:
@@ -80,6 +76,10 @@ class MBarriers:
             raise LaneError(lane, what)
         return barrier
 
+    def describe(self, barrier: MBarrier) -> str:
+        where = f"mbarrier at offset {barrier.offset} of {self.machine.block_at(barrier.block)}, phase {barrier.phase}"
+        return f"{where}: {barrier.pending} of {barrier.expected} arrivals and {barrier.tx} bytes missing"
+
     def make_visible(self, mask: Array) -> None:
         for barrier in self.by_position.values():
             barrier.visible = barrier.visible or bool(mask[barrier.creator])
@@ -87,7 +87,8 @@ class MBarriers:
     def arrive(self, barrier: MBarrier, count: int, lane: int) -> int:
         """The phase before it."""
         if count > barrier.pending:
-            raise LaneError(lane, f"{count} arrivals at an mbarrier that expects no more than {barrier.pending}: {barrier.describe()}")
+            what = f"{count} arrivals at an mbarrier that expects no more than {barrier.pending}: {self.describe(barrier)}"
+            raise LaneError(lane, what)
         phase, barrier.pending = barrier.phase, barrier.pending - count
         self.check(barrier)
         return phase
@@ -125,8 +126,6 @@ class MBarriers:
             self.events_at_time_out = self.events
             for wait in list(self.waits):
                 self.release(wait, False)
-
-
 
 
 def groups_of(positions: Array, *keys: Array):

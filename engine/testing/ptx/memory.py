@@ -147,7 +147,7 @@ class PrivateMemory:
         self.bytes[:] = POISON
 
     def position(self, addresses: Array, size: int, lanes: Array | slice, write: bool, base: Array | None = None) -> Array:
-        """Index of the first byte of each access in the flat bytes. base: of the copies accessed, where they are not the lanes'."""
+        """Index of the first byte of each access in the flat bytes. base: of the copies accessed, if they are not the lanes'."""
         check_alignment(self.kind, addresses, size, lanes, write)
         addresses = addresses.astype(np.int64)
         end = FIRST_ADDRESS + self.size

@@ -112,7 +112,7 @@ class RegisterWatch:
         lane = int(np.argmax(one.mask))
         if one.epoch == 0:
             raise LaneError(lane, "wgmma.mma_async without a wgmma.fence before it")
-        for name in one.sums | one.factors:
+        for name in sorted(one.sums | one.factors):
             row = self.touched.get(name)
             if row is not None and (row[one.mask] == self.epoch[one.mask]).any():
                 raise LaneError(lane, f"register {name} of wgmma.mma_async is used after the last wgmma.fence before it")
@@ -125,7 +125,8 @@ class RegisterWatch:
         ordered = before.shape == after.shape or before.epoch < after.epoch
         if before.sums & after.factors or before.factors & after.sums or (before.sums & after.sums and not ordered):
             name = min((before.sums | before.factors) & (after.sums | after.factors))
-            raise LaneError(lane, f"register {name} of the wgmma at line {before.instruction.line}, whose group nobody waited for")
+            what = f"register {name} of the wgmma at line {before.instruction.line}, whose group nobody waited for"
+            raise LaneError(lane, what)
 
     def wait(self, mask: Array, pending_groups: int, shadow) -> None:
         """All but the newest pending_groups groups of these lanes are done; a warpgroup's reads are done for all of its warps."""

@@ -66,9 +66,8 @@ def load_box(machine, instruction: Instruction, box: Box, multicast: bool) -> St
             map, start = box.of(lane)
             addresses, first, last, inside = map.rows(start)
             data = np.zeros((len(addresses), map.row_bytes), np.uint8)
-            if inside.any():
-                of = machine.memory.rows(addresses[inside] + first, last - first, lane, False)
-                data[inside, first:last] = machine.memory.bytes[of]
+            of = machine.memory.rows(addresses[inside] + first, last - first, lane, False)
+            data[inside, first:last] = machine.memory.bytes[of]
             to = int(base[lane] + offset)
             place(machine, instruction, lane, to, chunk_offsets(map, to, lane), data.reshape(-1, CHUNK), barrier, masks)
 
@@ -79,7 +78,8 @@ def chunk_offsets(map: TensorMap, address: int, lane: int) -> Array:
     """Where the chunks of a box go, from its address in shared memory."""
     alignment = ALIGNMENT if map.swizzle == CHUNK else 8 * map.swizzle
     if address % alignment:
-        raise LaneError(lane, f"a box with a swizzle of {map.swizzle} bytes at shared address {address:#x}, not a multiple of {alignment}")
+        what = f"a box with a swizzle of {map.swizzle} bytes at shared address {address:#x}, not a multiple of {alignment}"
+        raise LaneError(lane, what)
     return swizzled(address + CHUNK * np.arange(map.box_bytes // CHUNK), map.swizzle) - address
 
 
@@ -91,11 +91,10 @@ def store_box(machine, instruction: Instruction, box: Box) -> Step:
             map, start = box.of(lane)
             addresses, first, last, inside = map.rows(start)
             chunks = source_chunks(machine, lane, int(base[lane] + offset), chunk_offsets(map, int(base[lane] + offset), lane))
-            to = machine.memory.rows(addresses[inside] + first, last - first, lane, True) if inside.any() else np.empty((0, 0), int)
+            to = machine.memory.rows(addresses[inside] + first, last - first, lane, True)
 
             def write(data: Array, rows=inside, columns=slice(first, last), to=to, row_bytes=map.row_bytes) -> None:
-                if to.size:
-                    machine.memory.bytes[to] = data.reshape(-1, row_bytes)[rows, columns]
+                machine.memory.bytes[to] = data.reshape(-1, row_bytes)[rows, columns]
 
             machine.bulk.store(lane, instruction, chunks, write)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .faults import LaneError
+from .lanes import WARP
 from .syntax import Instruction
 from .values import Array
 
@@ -46,6 +47,15 @@ class Waits:
     def take_woken(self) -> list[tuple[int, Array]]:
         woken, self.woken = self.woken, []
         return woken
+
+    def resumes(self) -> Array | None:
+        """Of each lane: the earliest block where a lane of its warp that waits will go on; None where nobody waits."""
+        if not self.waiting:
+            return None
+        earliest = np.full(len(self.exited) // WARP, np.iinfo(np.int64).max)
+        for one in self.waiting:
+            np.minimum(earliest, one.resume, out=earliest, where=one.mask.reshape(-1, WARP).any(1))
+        return earliest.repeat(WARP)
 
     def has_exited(self, block: int) -> bool:
         return bool(self.exited[block * self.threads : (block + 1) * self.threads].all())

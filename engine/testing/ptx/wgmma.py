@@ -126,7 +126,7 @@ def decoded(machine, instruction: Instruction) -> Callable[[slice], None]:
 
 
 def sign_of(instruction: Instruction, immediates: tuple[str, ...], type: str, a_in_registers: bool) -> int:
-    """imm-scale-a times imm-scale-b, of floats; the 16-bit ones have a transposition of each matrix in shared memory after them."""
+    """imm-scale-a times imm-scale-b, of floats; 16-bit ones have a transposition of each matrix in shared memory after them."""
     if type in ("s8", "u8"):
         expected = 0
     elif type in ("f16", "bf16"):

@@ -49,7 +49,8 @@ class Descriptor:
 def matrix_in_shared(machine, bits: Array, first_lane: int, rows: int) -> tuple[Array, Array]:
     """Words [rows, 8] of the matrix of a descriptor that all lanes of a warpgroup gave, and the chunks it lies in."""
     if (bits != bits[0]).any():
-        raise LaneError(first_lane + int(np.argmax(bits != bits[0])), "another wgmma descriptor than that of the warpgroup's first thread")
+        lane = first_lane + int(np.argmax(bits != bits[0]))
+        raise LaneError(lane, "another wgmma descriptor than that of the warpgroup's first thread")
     addresses = Descriptor.decode(int(bits[0]), first_lane).chunks(rows)
     lanes = np.full(addresses.size, first_lane)
     positions = machine.shared.position(addresses.reshape(-1), CHUNK, lanes, False)

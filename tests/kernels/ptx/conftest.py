@@ -141,3 +141,47 @@ def run_kernel(kernel_text, arch):
 @pytest.fixture
 def on_16_bytes():
     return aligned
+
+
+HOPPER = """
+.version 9.0
+.target sm_90a
+.address_size 64
+.extern .shared .align 1024 .b8 memory[];
+
+.visible .entry k(.param .align 64 .b8 maps[{map_bytes}], .param .align 8 .b8 arrays[{array_bytes}])
+.reqnctapercluster {cluster}, 1, 1
+{{
+    .reg .b64 %rd<16>, %array<8>;
+    .reg .b32 %r<16>, %a<4>, %d<128>, %thread, %warp, %lane, %memory;
+    .reg .b16 %rs<4>;
+    .reg .pred %p<8>;
+    mov.u32 %thread, %tid.x;
+    shr.u32 %warp, %thread, 5;
+    and.b32 %lane, %thread, 31;
+    mov.u32 %memory, memory;
+    {addresses}
+    {body}
+    ret;
+}}
+"""
+
+
+def run_hopper(body, arrays, maps=(), threads=128, blocks=1, cluster=1, shared_bytes=2048):
+    """Run instructions on registers %thread, %warp, %lane, %memory (shared) and %array0, %array1, ... (addresses of arrays).
+
+    maps: tensor maps, at maps, maps+128, ... in param space.
+    """
+    addresses = "".join(f"ld.param.u64 %array{index}, [arrays+{8 * index}];" for index in range(len(arrays)))
+    text = HOPPER.format(
+        map_bytes=128 * max(len(maps), 1), array_bytes=8 * max(len(arrays), 1), cluster=cluster, addresses=addresses, body=body
+    )
+    arguments = b"".join(map.encode() for map in maps).ljust(128, b"\0")
+    arguments += struct.pack(f"{len(arrays)}Q", *(array.ctypes.data for array in arrays)).ljust(8, b"\0")
+    memory = Memory([(f"array {index}", array.ctypes.data, array.nbytes) for index, array in enumerate(arrays)])
+    launch(parse(text), "k", (blocks, 1, 1), threads, shared_bytes, arguments, memory)
+
+
+@pytest.fixture(name="run_hopper")
+def run_hopper_fixture():
+    return run_hopper
