@@ -40,9 +40,9 @@ PTX_ONLY = "sm90_"
 
 
 def mutable_files() -> list[str]:
-    """Sources of the kernels that have calls."""
+    """Sources of the kernels that have calls; the shim they run on is no part of them."""
     names = {name for stem in kernel_stems() if stem in KERNEL_CALLS for name in parts(stem)}
-    return sorted(name for name in names - LEFT_OUT if not name.startswith(("ptx_", PTX_ONLY)))
+    return sorted(name for name in names - LEFT_OUT if not name.startswith(("ptx_", "../", PTX_ONLY)))
 
 
 def calls_for(stems: Iterable[str]) -> list[Call]:
@@ -107,8 +107,10 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     mutants = [m for file in files for m in mutants_of(Source(file, (CUDA / file).read_text()), rules)]
     if arguments.show:
         mutants = [m for m in mutants if m.id in arguments.show]
-    if arguments.sample and arguments.sample < len(mutants):
-        mutants = random.Random(0).sample(mutants, arguments.sample)
+    if arguments.sample:
+        # Shuffled before it is cut, so that a larger sample holds the smaller ones, whose verdicts are kept.
+        random.Random(0).shuffle(mutants)
+        mutants = mutants[: arguments.sample]
     return mutants
 
 

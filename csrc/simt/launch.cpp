@@ -34,6 +34,14 @@ uint8_t* shared_memory() {
     return memory;
 }
 
+// The result is right without it, so nothing else would show that the grid is too large.
+void refuse_idle_block(const KernelCall& call) {
+    const Index& block = machine.block;
+    throw Fault(std::string(call.name) + ": block (" + std::to_string(block.x) + ", " + std::to_string(block.y) + ", " +
+                std::to_string(block.z) + ") of " + std::to_string(call.grid.x) + " x " + std::to_string(call.grid.y) + " x " +
+                std::to_string(call.grid.z) + " stores nothing");
+}
+
 struct Running {
     Running() { machine.running = true; }
     ~Running() { machine.running = false; }
@@ -56,7 +64,9 @@ void run(const KernelCall& call) {
     for (uint64_t i : blocks) {
         machine.block = {unsigned(i % call.grid.x), unsigned(i / call.grid.x % call.grid.y),
                          unsigned(i / call.grid.x / call.grid.y)};
+        machine.stored = false;
         run_block({call.run_thread, call.kernel, call.arguments}, call.threads, random);
+        if (machine.races && !machine.stored) refuse_idle_block(call);
     }
 }
 

@@ -92,6 +92,7 @@ struct Machine {
     size_t shared_bytes = 0;
     Thread* thread = nullptr;  // the running one
     bool races = false;
+    bool stored = false;   // to global memory, by the block; known while races are looked for
     uint64_t barriers = 0;  // that the block has come to, its start among them
     std::vector<Thread> threads;
     std::vector<Warp> warps;

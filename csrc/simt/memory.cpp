@@ -86,6 +86,7 @@ void check_global_slowly(const void* global, size_t bytes, Access access, Site s
     recent_begin = inside->begin;
     recent_end = inside->end;
     if (machine.races) check_global_race(begin, bytes, access, inside->name, begin - inside->begin, site);
+    if (access == kStore) machine.stored = true;
 }
 
 void check_shared_slowly(const void* shared, size_t bytes, Access access, Site site) {

@@ -41,6 +41,8 @@ def convolutions(format: str) -> Iterator[Call]:
     yield call("wide", HALF, [2, 9, 12], 192, 24, WIDE, 0)
     yield call("tall", BFLOAT, [2, 9, 11], 128, 24, TALL, 8)
     yield call("32 taps", HALF, [1, 9, 12], 64, 8, MOST_TAPS, 16)
+    yield call("most pixels of a small tile", HALF, [1, 16, 32], 64, 8, SAME_3X3, 0)
+    yield call("fewest pixels of a large tile", BFLOAT, [1, 19, 27], 64, 8, SAME_3X3, 0)
     yield call("1x1, more ranks than channels", BFLOAT, [2, 9, 12], 64, 72, ONE_TAP, 136)
     if format == "int8":
         yield call("segments", HALF, [2, 5, 7], 192, 72, SAME_3X3, 16, segments=3)
@@ -87,6 +89,7 @@ def refusals(op: str) -> Iterator[Call]:
     ):
         yield refusal(op, {name: 0}, f"{said}: a positive size needed")
     yield refusal(op, {"kernel_width": 33}, "taps of the kernel: at most 32 needed")
+    yield refusal(op, {"kernel_height": 33, "kernel_width": 1}, "taps of the kernel: at most 32 needed")
     yield refusal(op, {"m": 5}, "M: a multiple of 6 needed")
     yield refusal(op, {"row_bytes": 192}, "qweight: a pixel's bytes for every tap needed")
     yield refusal(op, {"segment_bytes": 128}, "bytes of a pixel: a multiple of 128 needed")

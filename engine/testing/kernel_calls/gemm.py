@@ -100,6 +100,8 @@ def whole_tile_calls(op: str, k: int) -> Iterator[Call]:
     yield WorkCall(large, products=3 * 16 * 16 * 2 * 3)
     yield OpCall(op, "two bands", product(op, BFLOAT, 2100, 128, 64, 0))
     yield OpCall(op, "a band of seven", product(op, BFLOAT, 1600, 136, 64, 0))
+    yield OpCall(op, "most rows of a small tile", product(op, HALF, 128, 264, 64))
+    yield OpCall(op, "fewest rows of a large tile", product(op, BFLOAT, 129, 24, 64))
     yield OpCall(op, "more ranks than columns, no padding", product(op, HALF, 264, 24, 64, 136))
 
 

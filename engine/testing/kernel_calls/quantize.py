@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +49,7 @@ def quantize_calls() -> Iterator[Call]:
         ({"segments": 0}, "segments: a positive size needed"),
         ({"padded_rows": 12}, "M of ascales: a multiple of 8 needed"),
         ({"columns": 80}, "K: a multiple of 64 needed"),
+        ({"columns": 80, "format": 1}, "K: a multiple of 64 needed"),
         ({"columns": 72, "format": 4}, "K: a multiple of 16 needed"),
         ({"segments": 3, "format": 4}, "K: a multiple of 3 needed"),
         ({"segments": 8, "format": 4}, "columns of a segment: a multiple of 16 needed"),
@@ -58,10 +61,25 @@ def quantize_calls() -> Iterator[Call]:
         yield Refusal(f"quantize_act {changes}", lambda kernels, changes=changes: refuse(kernels, **changes), sentence)
 
 
-def refuse(kernels, dtype: int = 0, **changes: int) -> None:
+def quantize_arguments(kernels: ModuleType, **changes: int) -> Any:
     fields: dict[str, float] = dict.fromkeys(OPERANDS, 64)
     fields |= {"rows": 5, "padded_rows": 8, "columns": 64, "rank": 4, "segments": 1, "shift": 0.0, "format": 0}
-    kernels.quantize_act(kernels.QuantizeArguments(*(fields | changes).values()), dtype, 0)
+    return kernels.QuantizeArguments(*(fields | changes).values())
+
+
+def refuse(kernels: ModuleType, dtype: int = 0, **changes: int) -> None:
+    kernels.quantize_act(quantize_arguments(kernels, **changes), dtype, 0)
+
+
+def refuse_norm(kernels: ModuleType, **changes: int) -> None:
+    fields = dict.fromkeys(("weight", "bias", "mod_scale", "mod_shift"), 64) | {"rows_per_scale": 1, "rows_per_shift": 1}
+    kernels.norm_quantize(quantize_arguments(kernels), kernels.NormArguments(*(fields | changes).values(), 1e-5, True), 0, 0)
+
+
+def refuse_group_norm(kernels: ModuleType, **changes: int) -> None:
+    fields = dict.fromkeys(("weight", "bias", "workspace"), 64) | {"batch": 1, "pixels": 5, "groups": 4}
+    norm = kernels.GroupNormArguments(*(fields | changes).values(), 1e-5, True)
+    kernels.group_norm_quantize(quantize_arguments(kernels), norm, 0, 0)
 
 
 def extremes() -> Iterator[Call]:
@@ -96,6 +114,12 @@ def norm_calls() -> Iterator[Call]:
         affine = [tensor if there else None for tensor, there in zip(tensors, present, strict=True)]
         x = inputs.normal(m, k) + (2048 if name == "uint4" else 0)
         yield OpCall(op, name, (x, norm, 1e-3, *affine, *companions(inputs, k, rank), *options))
+    for changes, sentence in (
+        *(({name: 72}, f"{name}: an address aligned to 16") for name in ("weight", "bias", "mod_scale", "mod_shift")),
+        ({"rows_per_scale": 0}, "rows per row of mod_scale: a positive size needed"),
+        ({"rows_per_shift": 0}, "rows per row of mod_shift: a positive size needed"),
+    ):
+        yield Refusal(f"norm_quantize {changes}", lambda kernels, changes=changes: refuse_norm(kernels, **changes), sentence)
 
 
 def group_norm_calls() -> Iterator[Call]:
@@ -111,6 +135,14 @@ def group_norm_calls() -> Iterator[Call]:
         weights = (inputs.positive(channels), inputs.normal(channels)) if affine else (None, None)
         x = inputs.normal(batch, pixels, channels) + (300 if name == "many pixels" else 0)
         yield OpCall(op, name, (x, groups, 1e-3, *weights, silu, *companions(inputs, channels, rank), *options))
+    for changes, sentence in (
+        *(({name: 72}, f"{name}: an address aligned to 16") for name in ("weight", "bias", "workspace")),
+        ({"workspace": 0}, "workspace: a tensor needed"),
+        ({"groups": 0}, "num_groups: a positive size needed"),
+        ({"groups": 3}, "channels: a multiple of 3 needed"),
+        ({"pixels": 4}, "x: batch times pixels rows needed, got 5"),
+    ):
+        yield Refusal(f"{op} {changes}", lambda kernels, changes=changes: refuse_group_norm(kernels, **changes), sentence)
     for sizes, floats in (((1, 1, 8), 32), ((2, 17, 64), 768), ((2, 1 << 16, 512), 2 * 512 * (2 + 2 * 512))):
         act = lambda kernels, sizes=sizes: kernels.group_norm_workspace_floats(*sizes)  # noqa: E731
         yield Choice(f"workspace of {sizes}", act, str(floats))

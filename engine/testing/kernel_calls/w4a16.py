@@ -8,10 +8,12 @@ from types import ModuleType
 import torch
 
 from ..inputs import Inputs
-from .call import Call, Choice, OpCall, Refusal
+from .call import Call, Choice, OpCall, Refusal, WorkCall
 
 OPERANDS = ("x", "smooth", "parts", "qweight", "wscales", "wtscale", "low_rank_act", "proj_up", "bias", "out")
 HALF, BFLOAT, FLOAT = torch.float16, torch.bfloat16, torch.float32
+# Of 64 x 64 values and 64 of K.
+TILED_STEP_PRODUCTS = 4 * 8 * 4
 
 
 def product(
@@ -37,6 +39,13 @@ def w4a16_calls() -> Iterator[Call]:
     yield product("tiled, one step", BFLOAT, 9, 8, 16, 0, "nvfp4")
     yield rounded(HALF, 5)
     yield rounded(BFLOAT, 11)
+    yield rounded(HALF, 12)
+    # Several steps in flight for every warp of a matrix-vector product.
+    yield product("long rows", BFLOAT, 1, 24, 8192, 0, "int4")
+    yield product("long rows", HALF, 2, 24, 8208, 8, "nvfp4")
+    tiled = product("tiled, three whole steps", BFLOAT, 64, 64, 192, 0, "int4")
+    yield tiled
+    yield WorkCall(tiled, products=3 * TILED_STEP_PRODUCTS)
     yield float32_companions()
     for args, text in (
         ((1, 4224, 1), "matrix-vector, 16 weight rows split over K by 8, 4 rows of x, 264 blocks"),
@@ -52,7 +61,7 @@ def w4a16_calls() -> Iterator[Call]:
 
 
 def rounded(dtype: torch.dtype, m: int) -> OpCall:
-    call = product(f"{dtype} out", dtype, m, 24, 128, 8, "int4")
+    call = product(f"{m} rows, {dtype} out", dtype, m, 24, 128, 8, "int4")
     return OpCall(call.op, call.name, (*call.args[:-1], dtype))
 
 
@@ -74,6 +83,7 @@ def refused() -> Iterator[tuple[dict[str, int], str]]:
     yield {"wscales_dtype": 2}, "wscales: float16 or bfloat16 needed for int4"
     for name in ("x", "parts", "qweight", "wscales", "low_rank_act", "proj_up", "out"):
         yield {name: 0}, f"{name}: a tensor needed"
+    yield {"rank": 1, "proj_up": 0}, "proj_up: a tensor needed"
     yield {"wtscale": 0, "nvfp4": 1}, "wtscale: a tensor needed"
     for name, alignment in (("x", 16), ("smooth", 16), ("parts", 16), ("qweight", 16), ("out", 16), ("wtscale", 4),
                             ("low_rank_act", 4), ("proj_up", 4), ("bias", 2), ("wscales", 2)):

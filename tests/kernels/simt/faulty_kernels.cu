@@ -41,6 +41,10 @@ KERNEL void copy_nothing_from_nowhere(const CheckArguments arguments) {
     ptx::store(arguments.y + threadIdx.x, ptx::load_shared<uint8_t>(shared + 16 * threadIdx.x));
 }
 
+KERNEL void only_the_first_block_stores(const CheckArguments arguments) {
+    if (blockIdx.x == 0) ptx::store(arguments.y + threadIdx.x, uint8_t(1));
+}
+
 KERNEL void divergent_ldmatrix(const CheckArguments) {
     SHARED_MEMORY(shared);
     uint32_t r[4];
@@ -164,6 +168,7 @@ const NamedCheck kFaultyKernels[] = {
     {"read own copy before waiting", start<read_own_copy_before_waiting, 16 * kThreads>},
     {"read another copy without barrier", start<read_another_copy_without_barrier, 16 * 32>},
     {"overwrite what another warp reads", start<overwrite_what_another_warp_reads, 16>},
+    {"one block too many", start<only_the_first_block_stores, 0, 2>},
     {"read uninitialised shared", start<read_uninitialised_shared, kThreads>},
     {"a block of 48 threads", start<lanes_exchange, 4 * kThreads, 1, 48>},
     {"too much shared memory", start<lanes_exchange, 228 * 1024>},

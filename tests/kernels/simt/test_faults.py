@@ -89,6 +89,13 @@ def test_warp_sync_orders_a_warp(checks, seed, run_to_barrier):
     assert (y == np.arange(64) ^ 1).all()
 
 
+@pytest.mark.parametrize(("seed", "run_to_barrier"), SCHEDULES)
+def test_a_block_with_nothing_to_do(checks, seed, run_to_barrier):
+    sentence, _ = run(checks, "one block too many", seed=seed, run_to_barrier=run_to_barrier, races=True)
+    assert sentence == "faulty: block (1, 0, 0) of 2 x 1 x 1 stores nothing"
+    assert not run(checks, "one block too many", seed=seed, run_to_barrier=run_to_barrier)[0]
+
+
 def test_shared_memory_starts_as_poison(checks):
     assert (run(checks, "read uninitialised shared")[1] == 0xCD).all()
 
