@@ -109,6 +109,20 @@ def test_gate_and_residual(kernels, batch, sizes):
     check(kernels, f"{OP}_gate_residual", (*product(OP, BFLOAT, m, n, 128, 16, BFLOAT), gate, inputs.normal(m, n)))
 
 
+@pytest.mark.parametrize(
+    ("format", "sizes", "k", "seed"),
+    [("int8", WIDE, 768, 1), ("fp8", MIDDLE, 896, 2), ("int8", NARROW_TILES, 144, 3), ("int8", MIDDLE_TILES, 144, 4)],
+)
+def test_warps_and_blocks_may_run_ahead(kernels, format, sizes, k, seed):
+    args = product(OP, BFLOAT, *sizes, k, 40, BFLOAT, format=format)
+    want = on_warpgroups(kernels, *args)
+    kernels._simt.set_recorder(None)
+    with run_on_ptx("90a", seed=seed) as shuffled:
+        got = on_warpgroups(shuffled, *args)
+    kernels._simt.set_recorder(kernels.run)
+    assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", [HALF, BFLOAT], ids=["float16", "bfloat16"])
 @pytest.mark.parametrize("rank", [0, 32])
 def test_results_are_those_of_the_warps_kernel(kernels, dtype, rank):
