@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bulk_copy import bulk
+from .memory import PrivateMemory
 from .registry import Step, opcode
 from .syntax import Instruction, Modifiers
 from .tensor_copy import tensor_copy
@@ -32,12 +33,14 @@ class AsyncCopies:
         self.committed = np.zeros(lanes, np.int64)
         self.in_flight: list[_Copy] = []
 
-    def complete(self, shared: Array, mask: Array, pending_groups: int) -> None:
+    def complete(self, shared: PrivateMemory, mask: Array, pending_groups: int) -> None:
         """Finish all but the newest pending_groups committed groups of the lanes in mask, oldest first."""
         left = []
         for copy in self.in_flight:
             done = mask[copy.lanes] & (copy.groups < self.committed[copy.lanes] - pending_groups)
-            shared[copy.destinations[done]] = copy.data[done]
+            shared.words[1][copy.destinations[done]] = copy.data[done]
+            if shared.shadow is not None:
+                shared.shadow.writer[copy.destinations[done]] = copy.lanes[done, None]
             if not done.all():
                 left.append(_Copy(copy.lanes[~done], copy.groups[~done], copy.destinations[~done], copy.data[~done]))
         self.in_flight = left
@@ -56,7 +59,7 @@ def cp(machine, instruction: Instruction) -> Step:
     if modifiers.flag("wait_group"):
         modifiers.done()
         pending = int(instruction.operands[0], 0)
-        return lambda active: machine.copies.complete(machine.shared.words[1], active.mask, pending)
+        return lambda active: machine.copies.complete(machine.shared, active.mask, pending)
     if modifiers.flag("wait_all"):
         modifiers.done()
         return lambda active: wait_all(machine, active)
@@ -65,7 +68,7 @@ def cp(machine, instruction: Instruction) -> Step:
 
 def wait_all(machine, active) -> None:
     np.add(machine.copies.committed, 1, out=machine.copies.committed, where=active.where)
-    machine.copies.complete(machine.shared.words[1], active.mask, 0)
+    machine.copies.complete(machine.shared, active.mask, 0)
 
 
 def copy(machine, instruction: Instruction, modifiers: Modifiers) -> Step:

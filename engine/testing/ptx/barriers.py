@@ -63,15 +63,16 @@ def barrier(machine, block: BasicBlock):
     modifiers = Modifiers(instruction)
     modifiers.flag("cta")
     kind = modifiers.one_of("sync", "arrive")
-    if kind is None or (instruction.opcode == "barrier" and not modifiers.flag("aligned")):
-        raise instruction.unsupported("bar.sync, bar.arrive or their barrier.aligned needed")
-    modifiers.flag("aligned")
+    whole_warps = modifiers.flag("aligned") or instruction.opcode == "bar"
+    if kind is None:
+        raise instruction.unsupported("bar or barrier, .sync or .arrive, needed")
     modifiers.done()
     operands = (*instruction.operands, str(machine.threads))[:2]
     arrivals_of = constant_barrier(operands) or barrier_in_registers(machine, instruction, operands)
 
     def take(active: Active) -> list[tuple[int, Array]]:
-        active.whole_warps("barrier")
+        if whole_warps:
+            active.whole_warps("barrier")
         for number, count, mask in arrivals_of(active):
             if number >= NUMBERS or count % WARP or not count:
                 what = f"barrier {number} of {count} threads: one of {NUMBERS}, of whole warps, needed"

@@ -69,7 +69,8 @@ def place(
     signal = int(machine.cluster_shared.position(signal, MBARRIER_BYTES, lanes, True)[0])
     for shift in block_shifts(machine, lane, first // machine.shared.stride, masks):
         chunks = (first + shift + offsets) // CHUNK
-        machine.bulk.load(lane, instruction, machine.mbarriers.at(signal + shift, lane, True), chunks, data)
+        mbarrier = machine.mbarriers.at(signal + shift, lane, from_outside=machine.cluster_size > 1)
+        machine.bulk.load(lane, instruction, mbarrier, chunks, data)
 
 
 def block_shifts(machine, lane: int, block: int, masks: Array | None) -> list[int]:

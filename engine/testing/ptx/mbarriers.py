@@ -60,13 +60,19 @@ class MBarriers:
             raise LaneError(lane, f"mbarrier.init: a count from 1 to 2^20 - 1 needed, got {count}")
         stride = self.machine.shared.stride
         self.by_position[position] = MBarrier(position // stride, position % stride, lane, count, count)
+        self.mark(position, True)
 
     def invalidate(self, position: int, lane: int) -> None:
         self.at(position, lane)
         del self.by_position[position]
+        self.mark(position, False)
+
+    def mark(self, position: int, holds: bool) -> None:
+        if self.machine.shared.shadow is not None:
+            self.machine.shared.shadow.holds_mbarrier[position // BYTES] = holds
 
     def at(self, position: int, lane: int, from_outside: bool = False) -> MBarrier:
-        """from_outside: for a bulk copy, or a thread of another block of the cluster."""
+        """from_outside: other blocks of the cluster, or copies that may go there, reach it."""
         barrier = self.by_position.get(position)
         if barrier is None:
             raise LaneError(lane, f"no mbarrier was initialised at offset {position % self.machine.shared.stride}")

@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from bisect import bisect_left
+from dataclasses import replace
 
 from .syntax import Instruction, Kernel, Module, UnsupportedPtx, Variable
 
@@ -18,7 +19,7 @@ DECLARATION = re.compile(
     re.S,
 )
 LABEL = re.compile(rf"({NAME})\s*:(?!:)\s*")
-GUARD = re.compile(rf"@(!?)({NAME})\s+")
+GUARD = re.compile(r"@(!?)([\w$%#]+)\s+")
 OPERANDS = re.compile(r"\{[^}]*\}|\[[^\]]*\]|\([^)]*\)|[^,\s][^,]*")
 # Directives that end with their line, not with a semicolon.
 LINE_DIRECTIVE = re.compile(
@@ -75,11 +76,15 @@ def _initial(text: str, type: str, element: int, size: int, line: int) -> bytes:
 
 
 class _Scope(dict[str, str]):
-    """Names declared between two braces -> names unique in the kernel; inline assembly reuses names in scopes of its own."""
+    """Names declared between two braces -> names unique in the kernel; inline assembly reuses names in scopes of its own.
 
-    def __init__(self, number: int) -> None:
+    labels: the same of its labels; first: the number of its first instruction.
+    """
+
+    def __init__(self, number: int, first: int) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.first = number, first
+        self.labels: dict[str, str] = {}
 
     def declare(self, name: str) -> str:
         self[name] = name if self.number == 0 else f"{name}#{self.number}"
@@ -157,21 +162,30 @@ class _Reader:
         opened = 0
         while True:
             if self.skip(re.compile(r"\{")):
-                scopes.append(_Scope(opened))
+                scopes.append(_Scope(opened, len(kernel.instructions)))
                 opened += 1
             elif self.skip(re.compile(r"\}")):
-                scopes.pop()
+                self.close(kernel, scopes.pop())
                 if not scopes:
                     return
             elif self.skip(LINE_DIRECTIVE):
                 continue
             elif label := self.skip(LABEL):
-                self.label(kernel, label.group(1))
+                self.label(kernel, label.group(1), scopes[-1])
             else:
                 line, statement = self.line(), " ".join(self.until(";").split())
                 self.statement(kernel, statement, line, scopes)
 
-    def label(self, kernel: Kernel, name: str) -> None:
+    def close(self, kernel: Kernel, scope: _Scope) -> None:
+        """Branches within a scope lead to its own labels, also to those that follow."""
+        for index in range(scope.first, len(kernel.instructions) if scope.labels else 0):
+            one = kernel.instructions[index]
+            if one.opcode == "bra" and one.operands[0] in scope.labels:
+                kernel.instructions[index] = replace(one, operands=(scope.labels[one.operands[0]],))
+
+    def label(self, kernel: Kernel, name: str, scope: _Scope) -> None:
+        if scope.number:
+            name = scope.labels.setdefault(name, f"{name}#{scope.number}")
         if self.skip(re.compile(r"\.branchtargets\s+")):
             kernel.branch_targets[name] = [target.strip() for target in self.until(";").split(",")]
         elif name in kernel.labels:

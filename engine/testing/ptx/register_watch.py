@@ -107,14 +107,14 @@ class RegisterWatch:
             row = self.touched.setdefault(name, np.full(self.lanes, -1, np.int64))
             np.copyto(row, self.epoch, where=mask)
 
-    def begin(self, one: Multiplication) -> None:
+    def begin(self, one: Multiplication, lanes: slice) -> None:
         """Raises LaneError where the registers are not ready."""
-        lane = int(np.argmax(one.mask))
+        lane, epoch = lanes.start, self.epoch[lanes]
         if one.epoch == 0:
             raise LaneError(lane, "wgmma.mma_async without a wgmma.fence before it")
         for name in sorted(one.sums | one.factors):
             row = self.touched.get(name)
-            if row is not None and (row[one.mask] == self.epoch[one.mask]).any():
+            if row is not None and (row[lanes] == epoch).any():
                 raise LaneError(lane, f"register {name} of wgmma.mma_async is used after the last wgmma.fence before it")
         for other in self.under_way:
             if (other.mask & one.mask).any():

@@ -10,29 +10,33 @@ import numpy as np
 from .faults import LaneError
 from .values import Array
 
-CHUNK = 16
+CHUNK, MBARRIER = 16, 8
 FREE = -1
 
 
 class Shadow:
     """Of all blocks' shared memory. Positions are those of the flat bytes; chunks are of 16 bytes.
 
-    writer: the lane whose store no fence followed, by byte. filling: how many copies write a chunk; reading: how many read it.
+    writer: the lane whose store no fence followed, by byte. filling: whether a copy writes a chunk; reading: how many read it.
+    holds_mbarrier: by eight bytes.
     """
 
     def __init__(self, size: int, threads: int) -> None:
         self.threads = threads
         self.writer = np.full(size, FREE, np.int32)
-        self.filling, self.reading = (np.zeros(size // CHUNK, np.int16) for _ in range(2))
+        self.filling, self.reading = np.zeros(size // CHUNK, bool), np.zeros(size // CHUNK, np.int16)
+        self.holds_mbarrier = np.zeros(size // MBARRIER, bool)
         self.under_way = 0
 
     def access(self, positions: Array, size: int, lanes: Array, write: bool) -> None:
         """A thread's load or store; raises LaneError where a copy is under way there."""
         if self.under_way:
             chunks = positions // CHUNK
-            self.refuse(self.filling[chunks] > 0, lanes, "that a bulk copy has yet to fill: its mbarrier phase is not complete")
+            self.refuse(self.filling[chunks], lanes, "that a bulk copy has yet to fill: its mbarrier phase is not complete")
             if write:
                 self.refuse(self.reading[chunks] > 0, lanes, "that wgmma or a bulk copy reads: nobody waited for its group")
+        barriers = self.holds_mbarrier[positions // MBARRIER] | self.holds_mbarrier[(positions + size - 1) // MBARRIER]
+        self.refuse(barriers, lanes, "that holds an mbarrier")
         if write:
             self.writer[positions[:, None] + np.arange(size)] = lanes[:, None]
 
@@ -53,14 +57,16 @@ class Shadow:
         self.check_copy(chunks, lane, what)
         if self.reading[chunks].any():
             raise LaneError(lane, f"{what} writes shared memory that wgmma or a bulk copy reads: nobody waited for its group")
-        self.filling[chunks] = 1
+        self.filling[chunks] = True
         self.under_way += 1
 
     def end_fill(self, chunks: Array) -> None:
-        self.filling[chunks] = 0
+        self.filling[chunks] = False
         self.under_way -= 1
 
     def check_copy(self, chunks: Array, lane: int, what: str) -> None:
+        if self.holds_mbarrier.reshape(-1, CHUNK // MBARRIER)[chunks].any():
+            raise LaneError(lane, f"{what} of shared memory that holds an mbarrier")
         if self.filling[chunks].any():
             raise LaneError(lane, f"{what} of shared memory that a bulk copy has yet to fill: its mbarrier phase is not complete")
         unseen = self.writer.reshape(-1, CHUNK)[chunks]

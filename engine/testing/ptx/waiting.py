@@ -31,9 +31,11 @@ class Waits:
         self.exited = np.zeros(lanes, bool)
         self.waiting: list[Waiting] = []
         self.woken: list[tuple[int, Array]] = []
+        self._resumes: Array | None = None
 
     def add(self, waiting: Waiting) -> None:
         self.waiting.append(waiting)
+        self._resumes = None
 
     def wake(self, waiting: Waiting, mask: Array) -> None:
         """Those of the lanes in mask that wait here go on."""
@@ -41,6 +43,7 @@ class Waits:
         if going.any():
             self.woken.append((waiting.resume, going))
             waiting.mask = waiting.mask & ~mask
+            self._resumes = None
             if not waiting.mask.any():
                 self.waiting.remove(waiting)
 
@@ -50,12 +53,12 @@ class Waits:
 
     def resumes(self) -> Array | None:
         """Of each lane: the earliest block where a lane of its warp that waits will go on; None where nobody waits."""
-        if not self.waiting:
-            return None
-        earliest = np.full(len(self.exited) // WARP, np.iinfo(np.int64).max)
-        for one in self.waiting:
-            np.minimum(earliest, one.resume, out=earliest, where=one.mask.reshape(-1, WARP).any(1))
-        return earliest.repeat(WARP)
+        if self.waiting and self._resumes is None:
+            earliest = np.full(len(self.exited) // WARP, np.iinfo(np.int64).max)
+            for one in self.waiting:
+                np.minimum(earliest, one.resume, out=earliest, where=one.mask.reshape(-1, WARP).any(1))
+            self._resumes = earliest.repeat(WARP)
+        return self._resumes if self.waiting else None
 
     def has_exited(self, block: int) -> bool:
         return bool(self.exited[block * self.threads : (block + 1) * self.threads].all())

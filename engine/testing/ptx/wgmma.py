@@ -145,5 +145,5 @@ def begin(machine, instruction: Instruction, lanes: slice, shape: str, sums: set
     mask = np.zeros(machine.lanes, bool)
     mask[lanes] = True
     epoch = int(watch.epoch[lanes].min())
-    watch.begin(Multiplication(instruction, mask, watch.committed.copy(), epoch, shape, sums, factors, chunks))
+    watch.begin(Multiplication(instruction, mask, watch.committed.copy(), epoch, shape, sums, factors, chunks), lanes)
     machine.shared.shadow.begin_read(chunks, lanes.start, "wgmma")

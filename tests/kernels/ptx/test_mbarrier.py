@@ -83,6 +83,11 @@ def test_numbered_barriers_let_producers_go_on(run):
     np.testing.assert_array_equal(run(body + store("%r4")), [1] * 32 + list(range(0, 96, 3)))
 
 
+def test_threads_of_a_warp_come_one_by_one_where_the_barrier_is_not_aligned(run):
+    body = "setp.lt.u32 %p2, %lane, 7; @%p2 bra FEW; barrier.sync 3; bra DONE; FEW: mov.u32 %r4, 2; barrier.sync 3; DONE:"
+    np.testing.assert_array_equal(run("mov.u32 %r4, 1;" + body + store("%r4")), np.where(np.arange(64) % 32 < 7, 2, 1))
+
+
 FAULTS = {
     "wrong parity": (
         init(64) + SYNC + arrive() + wait(1),

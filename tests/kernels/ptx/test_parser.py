@@ -59,6 +59,21 @@ def test_names_of_a_scope_are_its_own():
     assert inner != moves[2].operands[0]
 
 
+def test_labels_and_guards_of_a_scope_are_its_own():
+    scope = "{ .reg .pred p; AGAIN: setp.ne.u32 p, 1, 2; @!p bra.uni DONE; @p bra AGAIN; DONE: }"
+    kernel = parse(f"{HEAD}.visible .entry k() {{ .reg .pred p; {scope} {scope} AGAIN: bra AGAIN; }}").entries["k"]
+    targets = [kernel.labels[one.operands[0]] for one in kernel.instructions if one.opcode == "bra"]
+    assert targets == [3, 0, 6, 3, 6]
+    first, second = (kernel.instructions[index].predicate for index in (1, 4))
+    assert first[0] != second[0] and first[1] and second[1]
+
+
+def test_cluster_directives():
+    text = f"{HEAD}.visible .entry k()\n.explicitcluster\n.reqnctapercluster 2, 3\n{{ ret; }}"
+    assert parse(text).entries["k"].cluster == (2, 3, 1)
+    assert parse(TEXT).entries["first"].cluster == (1, 1, 1)
+
+
 def test_one_entry_alone():
     assert list(parse(TEXT, only="second").entries) == ["second"]
 

@@ -39,10 +39,10 @@ def map_of(tensor, columns, rows, span=16, row_count=None):
     return TensorMap(tensor.ctypes.data, size, dims, strides, (columns, rows), span)
 
 
-def load(x, y, bytes, at=AT, to="%memory", expected=None):
-    expect = f"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory+{at}], {bytes if expected is None else expected};"
+def load(x, y, bytes, barrier=AT, to="%memory", expected=None):
+    expect = f"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory+{AT}], {bytes if expected is None else expected};"
     operands = f"[{to}], [%rd0, {{%r6, %r7}}], [%r5];"
-    return f"{MAP} add.u32 %r5, %memory, {at}; mov.u32 %r6, {x}; mov.u32 %r7, {y}; {expect} {LOAD} {operands}"
+    return f"{MAP} add.u32 %r5, %memory, {barrier}; mov.u32 %r6, {x}; mov.u32 %r7, {y}; {expect} {LOAD} {operands}"
 
 
 def copy_out(array, bytes):
@@ -121,6 +121,17 @@ def test_multicast(run_hopper, on_16_bytes, tensor, mask):
         np.testing.assert_array_equal(out.reshape(2, -1)[rank], copied if mask >> rank & 1 else poison)
 
 
+def test_mbarriers_of_a_cluster_are_made_visible_to_copies(run_hopper, tensor):
+    init = INIT.format(at=AT).replace("fence.mbarrier_init.release.cluster;", "")
+    body = FIRST + init + load(0, 0, 512) + "AFTER: bar.warp.sync -1;" + WAIT.format(at=AT)
+    maps = [map_of(tensor, 32, 4, 128)]
+    run_hopper(body, [tensor], maps, threads=32, shared_bytes=AT + 16)
+    with pytest.raises(
+        PtxFault, match=r"thread 0 initialised this mbarrier without a fence\.mbarrier_init or fence\.proxy\.async"
+    ):
+        run_hopper(body, [tensor], maps, threads=32, blocks=2, cluster=2, shared_bytes=AT + 16)
+
+
 def fill(bytes):
     """Words 1, 2, 3, ... in shared memory."""
     return f"""mad.lo.u32 %r1, %thread, 4, %memory; add.u32 %r2, %thread, 1; mov.u32 %r0, 0;
@@ -168,22 +179,21 @@ def test_flat_copies(run_hopper, on_16_bytes):
 
 
 LOAD_FAULTS = {
-    "too few bytes expected": (dict(expected=64), {}, r"deadlock: 32 threads wait .*0 of 1 arrivals and -448 bytes missing"),
-    "too many bytes expected": (dict(expected=1024), {}, r"deadlock: 32 threads wait .*0 of 1 arrivals and 512 bytes missing"),
-    "no barrier there": (dict(at=AT), dict(barrier=8), r"no mbarrier was initialised at offset 8"),
-    "misaligned": (dict(to="%memory+64"), {}, r"a swizzle of 128 bytes at shared address 0x440, not a multiple of 1024"),
-    "beyond shared memory": (dict(to=f"%memory+{AT}"), {}, r"shared store of 16 bytes at offset 8688, outside of its 8208 bytes"),
+    "too few bytes expected": (dict(expected=64), r"deadlock: 32 threads wait .*0 of 1 arrivals and -448 bytes missing"),
+    "too many bytes expected": (dict(expected=1024), r"deadlock: 32 threads wait .*0 of 1 arrivals and 512 bytes missing"),
+    "no barrier there": (dict(barrier=8), r"no mbarrier was initialised at offset 8"),
+    "over an mbarrier": (dict(to=f"%memory+{AT}"), r"a bulk copy of shared memory that holds an mbarrier"),
+    "misaligned": (dict(to="%memory+64"), r"a swizzle of 128 bytes at shared address 0x440, not a multiple of 1024"),
+    "beyond shared memory": (dict(to=f"%memory+{AT + 1024}"), r"shared store of 16 bytes at offset 9216, outside of its"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOAD_FAULTS)
 def test_faults_of_loads(run_hopper, tensor, name):
-    changed, also, message = LOAD_FAULTS[name]
+    changed, message = LOAD_FAULTS[name]
     body = FIRST + INIT.format(at=AT) + load(0, 0, 512, **changed) + "AFTER: bar.sync 0;" + WAIT.format(at=AT)
-    if "barrier" in also:
-        body = body.replace(f"add.u32 %r5, %memory, {AT}", f"add.u32 %r5, %memory, {also['barrier']}")
     with pytest.raises(PtxFault, match=message):
-        run_hopper(body, [tensor], [map_of(tensor, 32, 4, 128)], threads=32, shared_bytes=AT + 16)
+        run_hopper(body, [tensor], [map_of(tensor, 32, 4, 128)], threads=32, shared_bytes=AT + 1024)
 
 
 def test_a_map_of_more_rows_than_there_are(load_box, tensor):
@@ -263,6 +273,25 @@ def test_a_fill_of_memory_that_threads_wrote_needs_their_fence(run_hopper, tenso
     run_hopper(fill(512) + VISIBLE + copy, [tensor], [map_of(tensor, 32, 4, 128)], threads=32, shared_bytes=AT + 16)
     with pytest.raises(PtxFault, match=r"that thread 0 wrote without a fence\.proxy\.async after it"):
         run_hopper(fill(512) + copy, [tensor], [map_of(tensor, 32, 4, 128)], threads=32, shared_bytes=AT + 16)
+
+
+def test_threads_leave_mbarriers_alone(run_hopper, tensor):
+    for access in ("ld.shared.u32 %r2, [%memory+12];", "st.shared.v4.u32 [%memory], {%r2, %r2, %r2, %r2};"):
+        body = FIRST + INIT.format(at=8) + "fence.proxy.async;" + access + load(0, 0, 512) + "AFTER:"
+        with pytest.raises(PtxFault, match=r"access to shared memory that holds an mbarrier"):
+            run_hopper(body, [tensor], [map_of(tensor, 32, 4, 128)], threads=32, shared_bytes=AT + 16)
+
+
+def test_bytes_of_cp_async_are_written_when_they_are_waited_for(run_hopper, tensor, on_16_bytes):
+    """A fence before the wait comes too early."""
+    out = on_16_bytes(np.zeros(64, np.uint32))
+    copy = "mul.wide.u32 %rd1, %thread, 16; add.u64 %rd1, %rd1, %array0; mad.lo.u32 %r1, %thread, 16, %memory;"
+    copy += "cp.async.cg.shared.global [%r1], [%rd1], 16; {0} cp.async.wait_all; {1} bar.warp.sync -1;"
+    store = "cp.async.bulk.global.shared::cta.bulk_group [%array1], [%memory], 256;"
+    run_hopper(copy.format("", "fence.proxy.async;") + FIRST + store + DONE + "AFTER:", [tensor, out], threads=32)
+    np.testing.assert_array_equal(out, tensor.reshape(-1)[:64])
+    with pytest.raises(PtxFault, match=r"that thread 0 wrote without a fence\.proxy\.async after it"):
+        run_hopper(copy.format("fence.proxy.async;", "") + FIRST + store + DONE + "AFTER:", [tensor, out], threads=32)
 
 
 def test_prefetches_do_nothing(run_hopper, tensor):
