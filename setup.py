@@ -98,7 +98,7 @@ def shim_command(source: str) -> list[str]:
     """Default visibility: the shim finds a kernel's name by its symbol. What the sanitizers find, csrc/simt reports as a fault."""
     sanitizers = "-fsanitize=bounds-strict,shift,object-size"
     language = ["-x", "c++", "-std=c++20", "-O2", "-ffp-contract=off", "-fPIC"]
-    return ["g++", *language, sanitizers, "-DHALFBYTE_SIMT", "-Icsrc/cuda", "-Icsrc"]
+    return ["g++", *language, sanitizers, "-Wno-psabi", "-DHALFBYTE_SIMT", "-Icsrc/cuda", "-Icsrc"]
 
 
 def cuda_extension() -> Pybind11Extension:
