@@ -112,7 +112,9 @@ class Builder:
         folder.mkdir(parents=True, exist_ok=True)
         module = folder / "_simt.so"
         if not module.exists():
-            subprocess.run(["g++", "-shared", "-o", str(module), *map(str, objects)], check=True, capture_output=True)
+            # Of an inline function that several objects hold, the linker keeps the first: kernels, then what is shared.
+            order = sorted(objects, key=lambda path: path.parent.name == "shared")
+            subprocess.run(["g++", "-shared", "-o", str(module), *map(str, order)], check=True, capture_output=True)
         return module
 
     def unchanged(self, stems: Iterable[str]) -> Path:

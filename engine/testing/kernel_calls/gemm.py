@@ -82,6 +82,9 @@ def next_layer_calls(op: str) -> Iterator[Call]:
     ranked = OpCall(f"{op}_act_quantize", "64 ranks", (*args, "none", "none", None, inputs.normal(64, 64), *NEXT_FORMATS["int4"]))
     yield ranked
     yield WorkCall(ranked, products=next_layer_products(op))
+    # Tiles divide the columns: a partial sum more than there are tiles is of nothing.
+    whole = product(op, BFLOAT, 70, 256, 64, out_dtype=BFLOAT)
+    yield OpCall(f"{op}_act_quantize", "256 columns", (*whole, "none", "none", None, inputs.normal(256, 8), *NEXT_FORMATS["int4"]))
 
 
 def next_layer_products(op: str) -> int:
@@ -133,6 +136,8 @@ def gemm_w8a8_calls() -> Iterator[Call]:
     yield OpCall(op, "segments", product(op, BFLOAT, 137, 136, 384, segments=3))
     args = product("gemm_w8a8", BFLOAT, 137, 144, 128, segments=2)
     yield OpCall(f"{op}_act", "segments and gate_first", (*args, "silu", "gate_first"))
+    args = product(op, BFLOAT, 137, 128, 128, segments=2, out_dtype=BFLOAT)
+    yield OpCall(f"{op}_act_quantize", "segments", (*args, "gelu_tanh", "none", None, None, "int8"))
     yield OpCall(op, "fp8 segments", product(op, HALF, 137, 72, 256, segments=2, format="fp8"))
     yield OpCall(op, "fp8, small tile", product(op, HALF, 100, 72, 144, 8, HALF, format="fp8"))
     yield OpCall(op, "fp8, large tile", product(op, BFLOAT, 130, 8, 704, 40, BFLOAT, format="fp8"))
@@ -151,7 +156,7 @@ def gemm_w8a8_calls() -> Iterator[Call]:
         yield Refusal(f"{op}: {sentence}", lambda kernels, changes=changes: refuse(kernels, op, (False,), **changes), sentence)
     yield from choices(op, {
         (128, 129, False, False): "64x64 tiles, 128 threads, 4 stages, 32768 bytes shared, 6 blocks",
-        (129, 129, False, False): "256x128 tiles, 256 threads, 4 stages, 98304 bytes shared, 2 blocks",
+        (129, 300, False, False): "256x128 tiles, 256 threads, 4 stages, 98304 bytes shared, 3 blocks",
         (129, 129, True, False): "128x128 tiles, 256 threads, 4 stages, 65536 bytes shared, 4 blocks",
         (128, 257, False, True): "128x256 tiles, 256 threads, 4 stages, 98304 bytes shared, 2 blocks",
     })  # fmt: skip

@@ -19,6 +19,22 @@ INT4, UINT4, NVFP4, FOUR_OVER_SIX = ("int4",), ("int4", 0.171875, True), ("nvfp4
 INT8, INT8_SEGMENTS, FP8, FP8_SEGMENTS = ("int8",), ("int8", -0.25, False, 5), ("fp8",), ("fp8", 0.0, False, 4)
 
 
+# Rows, columns, rank, segments, whether codes have four bits, whether rows have statistics.
+TILES = {
+    (5, 320, 32, 1, False, True): "1 blocks of 16 rows, 5 warps, 5 units of 64 columns, 2 passes, rows held, 10688",
+    (5, 320, 36, 1, False, True): "1 blocks of 16 rows, 5 warps, 5 units of 64 columns, 2 passes, rows streamed, 31168",
+    (64, 320, 0, 1, True, True): "4 blocks of 16 rows, 5 warps, 5 units of 64 columns, 1 passes, rows held, 10688",
+    (2047, 3136, 0, 1, True, False): "128 blocks of 16 rows, 8 warps, 49 units of 64 columns, 1 passes, rows streamed, 49152",
+    (2048, 3136, 96, 1, True, False): "64 blocks of 32 rows, 12 warps, 49 units of 64 columns, 3 passes, rows streamed, 98304",
+    # As much shared memory as there may be, held and streamed, and a little more.
+    (5, 3072, 32, 6, False, False): "1 blocks of 16 rows, 8 warps, 48 units of 64 columns, 2 passes, rows held, 101376",
+    (5, 3200, 32, 10, False, False): "1 blocks of 16 rows, 8 warps, 50 units of 64 columns, 2 passes, rows streamed, 52352",
+    (4096, 1536, 64, 2, False, False): "128 blocks of 32 rows, 12 warps, 24 units of 64 columns, 2 passes, rows streamed, 101376",
+    (4096, 1536, 64, 3, False, False): "128 blocks of 32 rows, 12 warps, 24 units of 64 columns, 2 passes, rows streamed, 101376",
+    (4096, 6144, 64, 8, False, False): "128 blocks of 32 rows, 11 warps, 96 units of 64 columns, 2 passes, rows streamed, 101376",
+}
+
+
 def companions(inputs: Inputs, k: int, rank: int, smooth: bool = True) -> tuple[Tensor | None, Tensor | None]:
     return inputs.positive(k) if smooth else None, inputs.normal(k, rank, scale=k**-0.5) if rank else None
 
@@ -42,6 +58,9 @@ def quantize_calls() -> Iterator[Call]:
     yield quantize("blocks of 32 rows, nvfp4", HALF, 2057, 80, 0, NVFP4)
     yield quantize("blocks of 32 rows, int8", HALF, 2057, 320, 64, INT8_SEGMENTS)
     yield from extremes()
+    for sizes, text in TILES.items():
+        wanted = f"{text} bytes of shared memory"
+        yield Choice(f"quantize tile of {sizes}", lambda kernels, sizes=sizes: kernels.describe_quantize_tile(*sizes), wanted)
     for changes, sentence in (
         ({"dtype": 2}, "x: float16 or bfloat16 needed"),
         ({"rows": 0}, "M: a positive size needed"),
@@ -130,6 +149,7 @@ def group_norm_calls() -> Iterator[Call]:
         ("one group, streamed", BFLOAT, 1, 18, 5120, 1, True, True, 96, FOUR_OVER_SIX),
         ("every channel a group", HALF, 2, 17, 64, 64, True, False, 4, FP8_SEGMENTS),
         ("many pixels", BFLOAT, 2, 1100, 64, 4, True, True, 0, NVFP4),
+        ("one pixel short of a run of registers", HALF, 2, 31, 64, 8, True, True, 0, INT8),
     ):
         inputs = Inputs(dtype, seed=pixels)
         weights = (inputs.positive(channels), inputs.normal(channels)) if affine else (None, None)
@@ -143,6 +163,7 @@ def group_norm_calls() -> Iterator[Call]:
         ({"pixels": 4}, "x: batch times pixels rows needed, got 5"),
     ):
         yield Refusal(f"{op} {changes}", lambda kernels, changes=changes: refuse_group_norm(kernels, **changes), sentence)
-    for sizes, floats in (((1, 1, 8), 32), ((2, 17, 64), 768), ((2, 1 << 16, 512), 2 * 512 * (2 + 2 * 512))):
+    for sizes, floats in (((1, 1, 8), 32), ((2, 17, 64), 768), ((2, 1 << 16, 512), 2 * 512 * (2 + 2 * 512)),
+                          ((8, 1 << 20, 1280), 8 * 1280 * (2 + 2 * (1 << 12)))):
         act = lambda kernels, sizes=sizes: kernels.group_norm_workspace_floats(*sizes)  # noqa: E731
         yield Choice(f"workspace of {sizes}", act, str(floats))

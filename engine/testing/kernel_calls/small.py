@@ -32,6 +32,9 @@ def rope_calls() -> Iterator[Call]:
     yield rope_call("lanes, half", HALF, HALF, (2, 3), (2, 5), 96, ("head", "head"), "half")
     yield rope_call("one lane", HALF, FLOAT, (1, 70), (3, 3), 16, ("head", None), "half")
     yield rope_call("32 lanes", FLOAT, BFLOAT, (1, 2), (2, 1), 512, (None, "head"), "interleaved")
+    yield rope_call("whole blocks of lanes", BFLOAT, FLOAT, (2, 8), (4, 4), 64, ("head", "head"), "interleaved")
+    *args, cos, sin, eps, rope = rope_call("", BFLOAT, FLOAT, (2, 5), (3, 2), 64, ("head", "head"), "half").args
+    yield OpCall("qk_norm_rope", "cos and sin of other dtypes", (*args, cos, sin.bfloat16(), eps, rope))
     yield rope_call("blocks", BFLOAT, BFLOAT, (2, 3), (5, 3), 128, ("all", "all"), "half")
     yield rope_call("blocks, no vectors", HALF, HALF, (2, 3), (3, 2), 72, ("head", "all"), "interleaved")
     yield rope_call("blocks, no vectors, half", FLOAT, HALF, (1, 3), (2, 2), 18, ("head", None), "half")

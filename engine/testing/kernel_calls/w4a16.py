@@ -40,6 +40,7 @@ def w4a16_calls() -> Iterator[Call]:
     yield rounded(HALF, 5)
     yield rounded(BFLOAT, 11)
     yield rounded(HALF, 12)
+    yield product("whole blocks of smoothing", BFLOAT, 16, 8, 320, 0, "int4", smooth=True)
     # Several steps in flight for every warp of a matrix-vector product.
     yield product("long rows", BFLOAT, 1, 24, 8192, 0, "int4")
     yield product("long rows", HALF, 2, 24, 8208, 8, "nvfp4")
