@@ -1,6 +1,6 @@
 // Matrix products of a warpgroup, which is 4 warps in a row, the first with a number divisible by 4:
-// D (64 x N) += A (64 x K) B (N x K)^T. Both operands lie in shared memory, in rows of 128 bytes swizzled as the copy engine leaves
-// them; a and b say where. Thread t of the warpgroup, with w = t / 32, g = t % 32 / 4 and q = t % 4, holds in d[i] row
+// D (64 x N) += A (64 x K) B (N x K)^T. Both operands lie in shared memory, in rows of 128 bytes swizzled as the copy engine
+// leaves them; a and b say where. Thread t of the warpgroup, with w = t / 32, g = t % 32 / 4 and q = t % 4, holds in d[i] row
 // 16 w + g + 8 (i / 2 % 2), column 8 (i / 4) + 2 q + i % 2.
 // They run asynchronously: between wgmma_fence and wgmma_wait nothing else may touch the sums. PTX ISA 9.7.15.
 #pragma once
