@@ -34,13 +34,15 @@ from trial import KERNEL_CALLS, Call, Verdict, calls_of, try_module
 
 # Instructions and conversions are tested one by one (tests/kernels/simt); the others hold no kernel code.
 LEFT_OUT = {"platform.h", "ptx.h", "check.h", "launch.h", "launch.cu", "bindings.cpp", "dtype.h", "gemm.h", "gemm_arguments.h"}
-LEFT_OUT |= {"arithmetic.h", "numbers.h", "functions.h", "quantize.h", "quantize_arguments.h"}
+LEFT_OUT |= {"arithmetic.h", "numbers.h", "functions.h", "quantize.h", "quantize_arguments.h", "tensor_map.h"}
+# Run by the PTX interpreter alone (tests/kernels/ptx/test_sm90.py), a compilation for each mutant.
+PTX_ONLY = "sm90_"
 
 
 def mutable_files() -> list[str]:
     """Sources of the kernels that have calls; the shim they run on is no part of them."""
     names = {name for stem in kernel_stems() if stem in KERNEL_CALLS for name in parts(stem)}
-    return sorted(name for name in names - LEFT_OUT if not name.startswith(("ptx_", "../")))
+    return sorted(name for name in names - LEFT_OUT if not name.startswith(("ptx_", "../", PTX_ONLY)))
 
 
 def calls_for(stems: Iterable[str]) -> list[Call]:

@@ -18,6 +18,8 @@ DEVICE float divide(float a, float b) { return a / b; }
 DEVICE float reciprocal(float x) { return 1.0f / x; }
 // Within two units in the last place; the device flushes subnormal numbers to zero. For results that do not depend on its last bits.
 DEVICE float reciprocal_approx(float x) { return 1.0f / x; }
+// 2^x within two units in the last place; the device flushes subnormal numbers to zero. As reciprocal_approx.
+DEVICE float exp2_approx(float x) { return std::exp2(x); }
 DEVICE float sqrt(float x) { return std::sqrt(x); }
 DEVICE float round_even(float x) { return std::nearbyint(x); }
 #else
@@ -29,6 +31,11 @@ DEVICE float reciprocal(float x) { return __frcp_rn(x); }
 DEVICE float reciprocal_approx(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+DEVICE float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 DEVICE float sqrt(float x) { return __fsqrt_rn(x); }

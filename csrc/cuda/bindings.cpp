@@ -104,6 +104,9 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("gemm_w8a8", [](const GemmArguments& arguments, bool e4m3, int dtype, Stream stream) {
         gemm_w8a8(arguments, e4m3, Dtype(dtype), stream);
     });
+    module.def("sm90_gemm_w8a8", [](const GemmArguments& arguments, bool e4m3, int dtype, Stream stream) {
+        sm90_gemm_w8a8(arguments, e4m3, Dtype(dtype), stream);
+    });
     module.def("gemm_nvfp4", [](const GemmArguments& arguments, int dtype, Stream stream) {
         gemm_nvfp4(arguments, Dtype(dtype), stream);
     });
@@ -111,6 +114,8 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("choose_gemm_w4a4_tile", &choose_gemm_w4a4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
     module.def("choose_gemm_w8a8_tile", &choose_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("segmented") = false,
                py::arg("quantized") = false);
+    module.def("choose_sm90_gemm_w8a8_tile", &choose_sm90_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("e4m3"),
+               py::arg("multiprocessors"));
     module.def("choose_gemm_nvfp4_tile", &choose_gemm_nvfp4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
     py::class_<QuantizeArguments>(module, "QuantizeArguments", kOwn).def(py::init(&quantize_arguments));
     py::class_<NormArguments>(module, "NormArguments", kOwn).def(py::init(&norm_arguments));

@@ -22,12 +22,16 @@ DEVICE float activate(float y, Activation activation) {
 constexpr int kVector = 8;
 
 template <class T>
-DEVICE void load_vector(float (&values)[kVector], const void* from, size_t index) {
-    const Words4 words = ptx::load_readonly(reinterpret_cast<const Words4*>(static_cast<const T*>(from) + index));
+DEVICE void unpack_vector(float (&values)[kVector], const Words4& words) {
     ptx::unpack2<T>(words.x, values[0], values[1]);
     ptx::unpack2<T>(words.y, values[2], values[3]);
     ptx::unpack2<T>(words.z, values[4], values[5]);
     ptx::unpack2<T>(words.w, values[6], values[7]);
+}
+
+template <class T>
+DEVICE void load_vector(float (&values)[kVector], const void* from, size_t index) {
+    unpack_vector<T>(values, ptx::load_readonly(reinterpret_cast<const Words4*>(static_cast<const T*>(from) + index)));
 }
 
 template <class T>
@@ -41,27 +45,14 @@ DEVICE Words4 float_words(const float (&values)[kVector], int first) {
             ptx::float_bits(values[first + 3])};
 }
 
-// Where a warp lays out eight rows of its part, so that a thread finds eight neighbouring values. Eight floats of padding keep the
-// rows of a fragment column in different banks.
-template <class Tile>
-struct Staging {
-    static constexpr int kRows = 8, kStride = Tile::kWarpN + 8;
-    static constexpr int kBytes = Tile::kWarps * kRows * kStride * 4;
+// Where a warp lays out rows of kWidth columns of its part, so that a thread finds eight neighbouring values. Eight floats of
+// padding keep the rows of a fragment column in different banks.
+template <int kWidth>
+struct StagedRows {
+    static constexpr int kStride = kWidth + 8;
     uint8_t* rows;
 
-    DEVICE Staging(uint8_t* shared, int warp) : rows(shared + warp * kRows * kStride * 4) {}
-
     DEVICE uint8_t* at(int row, int column) const { return rows + (row * kStride + column) * 4; }
-
-    // The upper (0) or lower (1) eight rows of a row of fragments.
-    template <int kHalf>
-    DEVICE void put(const float (&fragments)[Tile::kTilesN][4], const Place<Tile>& place) const {
-        UNROLL
-        for (int j = 0; j < Tile::kTilesN; ++j) {
-            const Words2 pair = {ptx::float_bits(fragments[j][2 * kHalf]), ptx::float_bits(fragments[j][2 * kHalf + 1])};
-            ptx::store_shared(at(place.row_in_group, 8 * j + 2 * place.quad), pair);
-        }
-    }
 
     DEVICE void get(float (&values)[kVector], int row, int column) const {
         UNROLL
@@ -71,6 +62,24 @@ struct Staging {
             values[4 * half + 1] = ptx::bits_float(words.y);
             values[4 * half + 2] = ptx::bits_float(words.z);
             values[4 * half + 3] = ptx::bits_float(words.w);
+        }
+    }
+};
+
+template <class Tile>
+struct Staging : StagedRows<Tile::kWarpN> {
+    static constexpr int kRows = 8;
+    static constexpr int kBytes = Tile::kWarps * kRows * Staging::kStride * 4;
+
+    DEVICE Staging(uint8_t* shared, int warp) : StagedRows<Tile::kWarpN>{shared + warp * kRows * Staging::kStride * 4} {}
+
+    // The upper (0) or lower (1) eight rows of a row of fragments.
+    template <int kHalf>
+    DEVICE void put(const float (&fragments)[Tile::kTilesN][4], const Place<Tile>& place) const {
+        UNROLL
+        for (int j = 0; j < Tile::kTilesN; ++j) {
+            const Words2 pair = {ptx::float_bits(fragments[j][2 * kHalf]), ptx::float_bits(fragments[j][2 * kHalf + 1])};
+            ptx::store_shared(this->at(place.row_in_group, 8 * j + 2 * place.quad), pair);
         }
     }
 };

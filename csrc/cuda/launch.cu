@@ -41,6 +41,15 @@ void allow_shared_bytes(const KernelCall& call) {
 
 }  // namespace
 
+int multiprocessors() {
+    int device = 0, count = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess) return count;
+    cudaGetLastError();
+    throw std::runtime_error(std::string("the device's multiprocessors could not be counted: ") + cudaGetErrorString(error));
+}
+
 void launch(const KernelCall& call) {
     if (call.shared_bytes > kSharedBytesWithoutAsking) allow_shared_bytes(call);
     void* arguments[] = {const_cast<void*>(call.arguments)};

@@ -26,6 +26,9 @@ struct KernelCall {
 #endif
 };
 
+// Of the current device.
+int multiprocessors();
+
 // Queues the kernel; allocates nothing and waits for nothing. Raises std::runtime_error when it cannot be started.
 void launch(const KernelCall& call);
 

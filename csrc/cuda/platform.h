@@ -14,6 +14,8 @@
 #define KERNEL
 #define DEVICE inline
 #define LAUNCH_BOUNDS(threads, blocks_per_sm)
+#define CLUSTER_OF(blocks)
+#define GRID_CONSTANT
 #define SHARED_MEMORY(name) uint8_t* name = ::halfbyte::simt::machine.shared
 #define UNROLL
 #define UNROLL_BY(count)
@@ -33,6 +35,14 @@
 #define KERNEL __global__
 #define DEVICE __device__ __forceinline__
 #define LAUNCH_BOUNDS(threads, blocks_per_sm) __launch_bounds__(threads, blocks_per_sm)
+// Blocks that run at the same time and reach each other's shared memory; before sm_90 there are none.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define CLUSTER_OF(blocks) __cluster_dims__(blocks, 1, 1)
+#else
+#define CLUSTER_OF(blocks)
+#endif
+// Of a kernel's parameter whose address is taken: it stays where the host wrote it.
+#define GRID_CONSTANT __grid_constant__
 #define SHARED_MEMORY(name)                                                   \
     extern __shared__ __align__(1024) uint8_t halfbyte_shared_memory[];       \
     uint8_t* name = halfbyte_shared_memory
@@ -48,6 +58,9 @@
 #if defined(__CUDA_ARCH_FEAT_SM120_ALL) || defined(__CUDA_ARCH_FEAT_SM121_ALL) || \
     (defined(__CUDA_ARCH_FAMILY_SPECIFIC__) && __CUDA_ARCH_FAMILY_SPECIFIC__ >= 1200)
 #define HAS_BLOCK_SCALED_MMA 1
+#endif
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define HAS_WGMMA 1
 #endif
 
 #endif

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..formats import LayerFormat
 
 INT4_TENSOR_CORES = ((8, 6), (8, 7), (8, 9))
-FP8_PRODUCTS = ((8, 9), (12, 0), (12, 1))
+FP8_PRODUCTS = ((8, 9), (9, 0), (12, 0), (12, 1))
 NVFP4_PRODUCTS = ((12, 0), (12, 1))
 OLDEST = (8, 0)
 

@@ -12,6 +12,7 @@ Range = tuple[tuple[int, int], tuple[int, int]]
 CAPABILITIES: dict[str, Range] = {
     "sm80_gemm_w4a4": ((8, 0), (8, 9)),
     "sm80_gemm_w8a8": ((8, 0), (12, 1)),
+    "sm90_gemm_w8a8": ((9, 0), (9, 0)),
     "sm120_gemm_nvfp4": ((12, 0), (12, 1)),
     "smxx_quantize_act": ((8, 0), (12, 1)),
     "smxx_norm_quantize": ((8, 0), (12, 1)),
@@ -22,8 +23,8 @@ CAPABILITIES: dict[str, Range] = {
     "sm80_conv2d_w4a4": ((8, 0), (8, 9)),
     "sm80_conv2d_w8a8": ((8, 0), (12, 1)),
 }
-# The GPUs whose tensor cores multiply E4M3 codes by the instruction that the kernels use.
-FP8: tuple[Range, ...] = (((8, 9), (8, 9)), ((12, 0), (12, 1)))
+# Where a kernel's E4M3 codes need more than its capabilities: the GPUs that have the instruction it multiplies them by.
+FP8: dict[str, tuple[Range, ...]] = {"sm80_gemm_w8a8": (((8, 9), (8, 9)), ((12, 0), (12, 1)))}
 # This one emulates E4M3, E2M1 and INT4 products: slow, and good for checking the kernels, so it does only where the backend was
 # asked for by name.
 EMULATING, EMULATED = (9, 0), ("sm120_gemm_nvfp4", "sm80_gemm_w4a4", "sm80_conv2d_w4a4")
@@ -36,8 +37,8 @@ def reason_against(
 
     codes: dtype of the quantized operand, if there is one; by_name: the backend was asked for, not chosen.
     """
-    fp8, name = codes == torch.float8_e4m3fn, spoken(capability)
-    ranges, what = (FP8, f"{kernel} with E4M3 codes") if fp8 else ((CAPABILITIES[kernel],), kernel)
+    fp8, name = codes == torch.float8_e4m3fn and kernel in FP8, spoken(capability)
+    ranges, what = (FP8[kernel], f"{kernel} with E4M3 codes") if fp8 else ((CAPABILITIES[kernel],), kernel)
     if not any(lowest <= capability <= highest for lowest, highest in ranges):
         emulated = capability == EMULATING and (fp8 or kernel in EMULATED)
         if not emulated:

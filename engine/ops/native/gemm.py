@@ -131,21 +131,6 @@ def gemm_w4a4(
     return product.run(kernels, "gemm_w4a4", act_unsigned, epilogue=epilogue, block_n=block_n)
 
 
-def gemm_w8a8_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, *epilogue):
-    product = Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
-    width = qx.shape[1] // ascales.shape[0]
-    if ascales.shape[0] > 1 and width % 64:
-        return f"segments must be a multiple of 64 columns wide, got {width}"
-    block_n = BLOCK_N if ascales.shape[0] > 1 else W8A8_NEXT_LAYER_BLOCK_N
-    return product.reason_against(*epilogue) or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], block_n)
-
-
-def gemm_w8a8(kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, epilogue=Epilogue()) -> Tensor:
-    product = Product(qx, ascales, qweight, wscales, None, low_rank_act, proj_up, bias, out_dtype)
-    block_n = kernels.choose_gemm_w8a8_tile(qx.shape[0], qweight.shape[0], ascales.shape[0] > 1, True).block_n
-    return product.run(kernels, "gemm_w8a8", qx.dtype == torch.float8_e4m3fn, epilogue=epilogue, block_n=block_n)
-
-
 def gemm_nvfp4_rejects(qx, ascales, qweight, wscales, wtscale, low_rank_act, proj_up, bias, out_dtype, *epilogue):
     product = Product(qx, ascales, qweight, wscales, wtscale, low_rank_act, proj_up, bias, out_dtype)
     return product.reason_against(*epilogue) or next_segments_reject(*(epilogue or (Epilogue(),)), qweight.shape[0], BLOCK_N)

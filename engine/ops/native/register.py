@@ -21,8 +21,9 @@ from .fused import (
     with_gate_residual,
     with_gate_residual_rejects,
 )
-from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects, gemm_w8a8, gemm_w8a8_rejects
+from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects
 from .gemm_w4a16 import gemm_w4a16, gemm_w4a16_rejects
+from .gemm_w8a8 import WARPS_FILE, gemm_w8a8, gemm_w8a8_file, gemm_w8a8_rejects
 from .qk_norm_rope import qk_norm_rope, qk_norm_rope_rejects
 from .quantize import (
     group_norm_silu_quantize,
@@ -54,18 +55,21 @@ def residual_kernels(name: str, file: str | Callable[..., str], run: Callable, r
     }
 
 
-def product_kernels(name: str, file: str, run: Callable, rejects: Callable, count: int) -> dict[str, Kernel]:
-    """Those, and with an activation, quantized for the next layer or not."""
+def product_kernels(
+    name: str, file: str | Callable[..., str], run: Callable, rejects: Callable, count: int, quantizing_file: str = ""
+) -> dict[str, Kernel]:
+    """Those, and with an activation, quantized for the next layer or not; quantizing_file: of the former, where it is another."""
+    quantizing = with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)
     return {
         **residual_kernels(name, file, run, rejects, count),
         f"{name}_act": Kernel(file, with_act(run, count), with_act_rejects(rejects, count)),
-        f"{name}_act_quantize": Kernel(file, with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)),
+        f"{name}_act_quantize": Kernel(quantizing_file or file, *quantizing),
     }
 
 
 KERNELS: dict[str, Kernel] = {
     **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
-    **product_kernels("gemm_w8a8", "sm80_gemm_w8a8", gemm_w8a8, gemm_w8a8_rejects, 8),
+    **product_kernels("gemm_w8a8", gemm_w8a8_file, gemm_w8a8, gemm_w8a8_rejects, 8, WARPS_FILE),
     **product_kernels("gemm_nvfp4", "sm120_gemm_nvfp4", gemm_nvfp4, gemm_nvfp4_rejects, 9),
     "quantize_act": Kernel("smxx_quantize_act", quantize_act, quantize_act_rejects),
     "norm_quantize": Kernel("smxx_norm_quantize", norm_quantize, norm_quantize_rejects),

@@ -3,6 +3,7 @@
 from .call import Call, Choice, OpCall, Refusal, bits_of
 from .conv2d import conv2d_w4a4_calls, conv2d_w8a8_calls
 from .gemm import gemm_nvfp4_calls, gemm_w4a4_calls, gemm_w8a8_calls
+from .gemm_sm90 import sm90_gemm_w8a8_calls
 from .launches import with_launches
 from .quantize import group_norm_calls, norm_calls, quantize_calls
 from .small import cache_calls, rope_calls
@@ -12,6 +13,7 @@ from .w4a16 import w4a16_calls
 COMPUTED = {
     "sm80_gemm_w4a4": gemm_w4a4_calls,
     "sm80_gemm_w8a8": gemm_w8a8_calls,
+    "sm90_gemm_w8a8": sm90_gemm_w8a8_calls,
     "sm120_gemm_nvfp4": gemm_nvfp4_calls,
     "sm80_conv2d_w4a4": conv2d_w4a4_calls,
     "sm80_conv2d_w8a8": conv2d_w8a8_calls,

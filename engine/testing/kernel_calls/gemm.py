@@ -236,7 +236,9 @@ REFUSED: dict[str, list[dict[str, int]]] = {
 }  # fmt: skip
 
 
-def refusals(op: str, flags: tuple) -> Iterator[Call]:
+def refusals(op: str, flags: tuple, quantizing: bool = True) -> Iterator[Call]:
     for sentence, cases in REFUSED.items():
         for changes in cases:
+            if not quantizing and any(name.startswith("next_") for name in changes):
+                continue
             yield Refusal(f"{op} {changes}", lambda kernels, changes=changes: refuse(kernels, op, flags, **changes), sentence)

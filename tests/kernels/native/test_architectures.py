@@ -8,6 +8,9 @@ import torch
 from halfbyte.ops import use_backend
 from halfbyte.ops.native import architectures
 from halfbyte.ops.native.architectures import CAPABILITIES, here, reason_against
+from halfbyte.ops.native.gemm import Epilogue
+from halfbyte.ops.native.gemm_w8a8 import warpgroups_reject
+from halfbyte.ops.native.quantize import Quantization
 from halfbyte.ops.native.register import KERNELS, cuda_rejects
 from halfbyte.ops.registry import named_backend
 from halfbyte.testing import Shape, calls_of
@@ -36,9 +39,39 @@ def test_e4m3_codes_are_for_tensor_cores_that_have_them_and_emulated_by_name():
     assert served("sm80_gemm_w8a8", torch.float8_e4m3fn, by_name=True) == [(8, 9), (9, 0), (12, 0), (12, 1)]
 
 
+def test_e4m3_codes_are_native_to_sm_90_in_the_kernel_made_for_it():
+    assert served("sm90_gemm_w8a8", torch.float8_e4m3fn) == [(9, 0)]
+
+
+def on_a_gpu(monkeypatch, capability):
+    """An 8-bit call whose codes say that they lie on a GPU."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    codes = calls_of("gemm_w8a8", Shape("small", 5, 16, 64), torch.bfloat16)["int8-low-rank"]
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    return codes
+
+
+@pytest.mark.parametrize(("gpu", "file"), [((9, 0), "sm90_gemm_w8a8"), ((8, 9), "sm80_gemm_w8a8"), ((10, 0), "sm80_gemm_w8a8")])
+def test_warpgroups_take_8_bit_products_on_sm_90(monkeypatch, gpu, file):
+    args = on_a_gpu(monkeypatch, gpu)
+    files = [KERNELS[name].file_of(*args, *rest) for name, rest in (("gemm_w8a8", ()), ("gemm_w8a8_act", ("silu", "none")))]
+    assert files == [file, file]
+
+
+def test_what_warpgroups_refuse_goes_to_warps(monkeypatch):
+    qx, ascales, *rest = args = on_a_gpu(monkeypatch, (9, 0))
+    assert KERNELS["gemm_w8a8"].file_of(qx, ascales.repeat(2, 1), *rest) == "sm80_gemm_w8a8"
+    assert KERNELS["gemm_w8a8_act_quantize"].file_of(*args) == "sm80_gemm_w8a8"
+    assert warpgroups_reject(qx, ascales.repeat(2, 1), *rest) == "one activation scale for each token needed, got 2 segments"
+    quantizing = Epilogue(next=Quantization(None, None, "int8"))
+    assert warpgroups_reject(*args, quantizing) == "an output that is not quantized for the next layer needed"
+    assert warpgroups_reject(*args[:-1], torch.float16).startswith("one 16-bit dtype needed")
+
+
 @pytest.mark.parametrize(
     ("kernel", "gpu", "codes", "sentence"),
     [
+        ("sm90_gemm_w8a8", (8, 9), torch.int8, "sm90_gemm_w8a8 is made for sm_90, not sm_89"),
         ("sm80_gemm_w4a4", (12, 0), torch.int8, "sm80_gemm_w4a4 is made for sm_80 to sm_89, not sm_120"),
         ("sm120_gemm_nvfp4", (8, 6), torch.int8, "sm120_gemm_nvfp4 is made for sm_120 to sm_121, not sm_86"),
         (

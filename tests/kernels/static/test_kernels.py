@@ -12,6 +12,7 @@ SOURCES = ROOT / "csrc" / "cuda"
 CHECKED = [
     ("sm80_gemm_w4a4", "86"),
     ("sm80_gemm_w8a8", "120f"),
+    ("sm90_gemm_w8a8", "90a"),
     ("sm120_gemm_nvfp4", "120f"),
     ("sm120_gemm_nvfp4", "90a"),
     ("sm80_conv2d_w4a4", "86"),

@@ -1,0 +1,193 @@
+// A warpgroup that multiplies 64 rows of every tile of its block.
+#pragma once
+
+#include "sm90_epilogue.h"
+#include "sm90_producer.h"
+#include "sm90_product.h"
+
+namespace halfbyte {
+
+template <class T, class Product, class Tile>
+struct Consumer {
+    static constexpr int kValues = Tile::kValues, kSlices = kBoxBytes / 32;
+    static constexpr int kBoxesOfSum = 512 / kBoxBytes;
+
+    const GemmArguments& arguments;
+    const WarpgroupMemory<Tile> memory;
+    const int rank, warp, lane;  // warp: of the consumers
+    Ring<Tile> ring;
+
+    DEVICE Consumer(const GemmArguments& arguments, const WarpgroupMemory<Tile>& memory, int rank, int warp)
+        : arguments(arguments), memory(memory), rank(rank), warp(warp), lane(int(threadIdx.x) % 32) {}
+
+    DEVICE void run() {
+        const ClusterTiles<Tile> tiles(arguments);
+        const int stride = int(gridDim.x) / Tile::kBlocks;
+        ROLLED
+        for (int pair = int(blockIdx.x) / Tile::kBlocks; pair < tiles.count(); pair += stride) {
+            const auto block = tiles.block(pair, rank);
+            const Columns<Tile> columns(arguments, block.column);
+            const int first_row = block.row * Tile::kBlockM + 16 * warp;
+            // They arrive while the codes are multiplied.
+            const RowScales row_scales(arguments, first_row + lane / 4);
+            fetch_column_operands(columns);
+            uint32_t y[kValues];
+            multiply_codes(y);
+            scale(y, row_scales);
+            if (arguments.rank_bytes) multiply_ranks(y);
+            write_rows<T, Tile>(y, memory.staging(warp), ptx::fresh(lane), first_row, columns, arguments);
+        }
+    }
+
+private:
+    DEVICE uint64_t tokens() const {
+        return ptx::matrix_descriptor(memory.tokens(ring.stage) + warp / 4 * Tile::kHalfM * kBoxBytes);
+    }
+
+    DEVICE uint64_t weights() const { return ptx::matrix_descriptor(memory.weights(ring.stage)); }
+
+    DEVICE void wait_until_filled() const { ptx::mbarrier_wait(memory.filled(ring.stage), ring.parity); }
+
+    // Both blocks write into this one's stages, so both must know.
+    DEVICE void release(int stage) const {
+        if (lane < Tile::kBlocks) ptx::mbarrier_arrive_at(memory.emptied(stage), lane);
+    }
+
+    // The products of up to `boxes` stages, from zero on.
+    DEVICE void sum_boxes(uint32_t (&sums)[kValues], int boxes) {
+        int unreleased = 0;
+        ROLLED
+        for (int box = 0; box < boxes; ++box) {
+            wait_until_filled();
+            const uint64_t a = tokens(), b = weights();
+            ptx::wgmma_fence();
+            UNROLL
+            for (int slice = 0; slice < kSlices; ++slice) Product::add(sums, a + 2 * slice, b + 2 * slice, box > 0 || slice > 0);
+            ptx::wgmma_commit();
+            ptx::wgmma_wait<1>();
+            if (box > 0) release(unreleased);
+            unreleased = ring.stage;
+            ring.next();
+        }
+        ptx::wgmma_wait<0>();
+        ptx::pin(sums);
+        release(unreleased);
+    }
+
+    // Of the two rows that a thread has.
+    struct RowScales {
+        float upper, lower;
+
+        DEVICE RowScales(const GemmArguments& arguments, int row) {
+            const auto* scales = static_cast<const float*>(arguments.ascales);
+            upper = row < arguments.m ? ptx::load_readonly(scales + row) : 0.0f;
+            lower = row + 8 < arguments.m ? ptx::load_readonly(scales + row + 8) : 0.0f;
+        }
+    };
+
+    // The tile's weight scales and bias, into the staging area, which is free until the tile is written.
+    DEVICE void fetch_column_operands(const Columns<Tile>& columns) const {
+        const auto* bias = static_cast<const T*>(arguments.epilogue.bias);
+        ptx::warp_sync();
+        copy_columns(column_scales(), static_cast<const float*>(arguments.wscales), columns);
+        if (bias) copy_columns(column_bias(), bias, columns);
+        ptx::cp_async_commit();
+    }
+
+    template <class Value>
+    DEVICE void copy_columns(uint8_t* to, const Value* from, const Columns<Tile>& columns) const {
+        constexpr int kTogether = 16 / sizeof(Value);
+        const int lane = ptx::fresh(this->lane);
+        UNROLL
+        for (int pass = 0; pass * 32 * kTogether < Tile::kBlockN; ++pass) {
+            const int first = kTogether * (lane + 32 * pass);
+            if (Tile::kBlockN % (32 * kTogether) && first >= Tile::kBlockN) break;
+            const int column = columns.of(first);
+            ptx::cp_async_16(to + first * sizeof(Value), from + (column < 0 ? 0 : column), column >= 0);
+        }
+    }
+
+    DEVICE uint8_t* column_scales() const { return memory.staging(warp).rows; }
+
+    DEVICE uint8_t* column_bias() const { return column_scales() + Tile::kBlockN * sizeof(float); }
+
+    // y: the sums, as Product::value reads them.
+    DEVICE void multiply_codes(uint32_t (&y)[kValues]) {
+        const int boxes = boxes_over(arguments.row_bytes);
+        if constexpr (Product::kPromotes) {
+            UNROLL
+            for (int i = 0; i < kValues; ++i) y[i] = 0;
+            ROLLED
+            for (int left = boxes; left > 0; left -= kBoxesOfSum) {
+                // The first product overwrites them, which the compiler does not see: without a value they would count as taken
+                // since the tile before.
+                uint32_t sums[kValues] = {};
+                sum_boxes(sums, left < kBoxesOfSum ? left : kBoxesOfSum);
+                UNROLL
+                for (int i = 0; i < kValues; ++i) y[i] = ptx::float_bits(ptx::bits_float(y[i]) + ptx::bits_float(sums[i]));
+            }
+        } else {
+            sum_boxes(y, boxes);
+        }
+    }
+
+    // y becomes bits of the float32 products with all scales applied, and the bias added: the ranks' product may follow.
+    DEVICE void scale(uint32_t (&y)[kValues], const RowScales& row_scales) const {
+        ptx::cp_async_wait<0>();
+        ptx::warp_sync();
+        const bool biased = arguments.epilogue.bias;
+        const int lane = ptx::fresh(this->lane);
+        // Rolled, or all scales would be loaded before the first is used, and there are no registers for them.
+        constexpr int kTogether = 4, kSteps = Tile::kBlockN / 8 / kTogether;
+        ROLLED
+        for (int step = 0; step < kSteps; ++step) {
+            float scales[kTogether][2], added[kTogether][2] = {};
+            UNROLL
+            for (int j = 0; j < kTogether; ++j) {
+                const int column = 8 * (kTogether * step + j) + 2 * (lane % 4);
+                const Words2 pair = ptx::load_shared<Words2>(column_scales() + column * sizeof(float));
+                scales[j][0] = ptx::bits_float(pair.x);
+                scales[j][1] = ptx::bits_float(pair.y);
+                if (!biased) continue;
+                ptx::unpack2<T>(ptx::load_shared<uint32_t>(column_bias() + column * sizeof(T)), added[j][0], added[j][1]);
+            }
+            UNROLL
+            for (int each = 0; each < kSteps; ++each) {
+                if (step != each) continue;
+                UNROLL
+                for (int i = 0; i < 4 * kTogether; ++i) {
+                    uint32_t& word = y[4 * kTogether * each + i];
+                    const float by_row = Product::value(word) * (i % 4 < 2 ? row_scales.upper : row_scales.lower);
+                    const float product = by_row * scales[i / 4][i % 2];
+                    word = ptx::float_bits(biased ? product + added[i / 4][i % 2] : product);
+                }
+                KEEP_APART();
+            }
+        }
+    }
+
+    DEVICE void multiply_ranks(uint32_t (&y)[kValues]) {
+        ptx::pin(y);
+        ROLLED
+        for (int left = arguments.rank_bytes; left > 0; left -= kBoxBytes, ring.next()) {
+            wait_until_filled();
+            const uint64_t a = tokens(), b = weights();
+            // Two products at a time: 32 ranks, the least that most layers have, take no more. What lies beyond the last is zero.
+            constexpr int kTogether = 2;
+            const int slices = left < kBoxBytes ? (left + 31) / 32 : kSlices;
+            ROLLED
+            for (int slice = 0; slice < slices; slice += kTogether) {
+                ptx::wgmma_fence();
+                UNROLL
+                for (int each = 0; each < kTogether; ++each)
+                    ptx::wgmma_16bit<T>(y, a + 2 * (slice + each), b + 2 * (slice + each));
+                ptx::wgmma_commit();
+                ptx::wgmma_wait<0>();
+            }
+            release(ring.stage);
+        }
+        ptx::pin(y);
+    }
+};
+
+}  // namespace halfbyte
