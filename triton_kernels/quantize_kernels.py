@@ -102,7 +102,7 @@ def streamed_rows_kernel(
     FORMAT: tl.constexpr, UNSIGNED: tl.constexpr, FOUR_OVER_SIX: tl.constexpr, SHIFTED: tl.constexpr,
     NORM: tl.constexpr, NUM_GROUPS: tl.constexpr, SILU: tl.constexpr, UNIFORM: tl.constexpr, HARDWARE_E4M3: tl.constexpr,
     K: tl.constexpr, WIDTH: tl.constexpr, SPANS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
-    RANK: tl.constexpr, BLOCK_R: tl.constexpr,
+    RANK: tl.constexpr, BLOCK_R: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A program quantizes BLOCK_M rows and projects them down; what it reads a second time comes from L1 or L2."""
     MASKED: tl.constexpr = WIDTH % BLOCK_K != 0
@@ -116,13 +116,13 @@ def streamed_rows_kernel(
     rstd = mean
     if NORM == "layer":
         total = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
-        for i in range(SPANS * TILES):
+        for i in tl.range(SPANS * TILES, num_stages=STAGES):
             columns, inside = tile_columns(i // TILES, i % TILES, WIDTH, BLOCK_K)
             total += widen(load_tile(x, read, columns, inside, row_stride, MASKED))
         mean = tl.sum(total, 1) / K
     if NORM == "layer" or NORM == "rms":
         squares = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
-        for i in range(SPANS * TILES):
+        for i in tl.range(SPANS * TILES, num_stages=STAGES):
             columns, inside = tile_columns(i // TILES, i % TILES, WIDTH, BLOCK_K)
             y = widen(load_tile(x, read, columns, inside, row_stride, MASKED))
             centred = tl.where(inside[None, :], y - mean[:, None], 0.0)
@@ -132,7 +132,7 @@ def streamed_rows_kernel(
     low_rank = tl.zeros([BLOCK_M, BLOCK_R], tl.float32)
     for span in range(SPANS):
         peaks = tl.zeros([BLOCK_M, BLOCK_K], tl.int32)
-        for i in range(TILES):
+        for i in tl.range(TILES, num_stages=STAGES):
             columns, inside = tile_columns(span, i, WIDTH, BLOCK_K)
             tile = load_tile(x, read, columns, inside, row_stride, MASKED)
             if NORM != "none":
@@ -155,7 +155,7 @@ def streamed_rows_kernel(
         if EIGHT_BITS:
             scale = eight_bit_scale(tl.max(peaks, 1), FORMAT)
             store_scales(scale[:, None], quantization, rows, M, span + tl.arange(0, 1), tl.full([1], True, tl.int1))
-            for i in range(TILES):  # from the columns read last, which are still near
+            for i in tl.range(TILES, num_stages=STAGES):  # from the columns read last, which are still near
                 columns, inside = tile_columns(span, TILES - 1 - i, WIDTH, BLOCK_K)
                 tile = load_tile(x, read, columns, inside, row_stride, MASKED)
                 if NORM != "none":

@@ -14,6 +14,7 @@ from .quantize_rows import Norm, Quantization
 
 GROUP = {"int4": 64, "nvfp4": 16}
 MOST_TILES = 16  # that a program holds: each is unrolled
+MUCH_SHARED = ((8, 0), (9, 0), (10, 0))  # more shared memory than the 99 KiB of other GPUs
 MOST_HELD = 16384  # columns of a row that a program holds
 
 
@@ -34,7 +35,9 @@ def quantize_default(m: int, n: int, k: int, capability: tuple[int, int]) -> Qua
         return QuantizeConfig(64, 256, 4)
     if n == 0:
         return QuantizeConfig(max(1, min(32, 8192 // triton.next_power_of_2(k))), 4096, 4 if k <= 4096 else 8)
-    return QuantizeConfig(32, 128, 8, 3) if m >= 2048 else QuantizeConfig(16, 128, 4, 3)
+    if m < 2048:
+        return QuantizeConfig(16, 128, 4, 3)
+    return QuantizeConfig(32, 256 if capability in MUCH_SHARED else 128, 8, 3)
 
 
 def quantize_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> tuple[QuantizeConfig, ...]:
@@ -124,6 +127,6 @@ def quantize_rows(
         held_rows_kernel[(blocks, programs)](*operands, **constants)
     else:
         stages = config.num_stages if x.dtype.itemsize == 2 else 1
-        streamed_rows_kernel[(blocks,)](*operands, **constants, RANK=rank, BLOCK_R=ranks, num_stages=stages)
+        streamed_rows_kernel[(blocks,)](*operands, **constants, RANK=rank, BLOCK_R=ranks, STAGES=stages)
     codes = qx.view(torch.float8_e4m3fn) if format == "fp8" else qx
     return codes, ascales.view(torch.float8_e4m3fn) if format == "nvfp4" else ascales, low_rank_act
