@@ -43,7 +43,7 @@ def group_statistics_kernel(
     C: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, PIXELS: tl.constexpr,
     BLOCK_G: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """The partial statistics of BLOCK_G groups of WIDTH channels, added up in a fixed order, to their means and 1 / deviations."""
+    """The partial statistics of BLOCK_G groups of WIDTH channels, added up in a fixed order: their means and 1 / deviations."""
     groups = tl.program_id(0) * BLOCK_G + tl.arange(0, BLOCK_G)
     channels = tl.arange(0, BLOCK_C)
     own = (groups < C // WIDTH)[:, None, None] & (channels < WIDTH)[None, None, :]

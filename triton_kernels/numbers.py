@@ -1,4 +1,4 @@
-"""Rounding, scales and packing inside kernels, bit for bit what engine/formats computes on finite groups and on those with NaN."""
+"""Rounding, scales and packing inside kernels: bit for bit what engine/formats computes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ def dot(a, b, accumulator):
 
 @triton.jit
 def quotient(x, divisor, reciprocal):
-    """x / divisor correctly rounded, for finite x and a result that is a normal float; `reciprocal` is that of divisor, rounded to
-    nearest.
+    """x / divisor correctly rounded, for finite x and a normal result; `reciprocal` is that of divisor, rounded to nearest.
 
     Source: Markstein, Computation of elementary functions on the IBM RISC System/6000, 1990, theorem 8.
     """
@@ -75,9 +74,9 @@ def reciprocal_of(x):
 
 @triton.jit
 def divide(x, divisor):
-    """x / divisor, infinities and NaN included, correctly rounded where that is a quotient of 16-bit numbers and nothing is subnormal.
+    """x / divisor, infinities and NaN included; correctly rounded for 16-bit numbers and a normal result.
 
-    No such quotient is so near the middle of two floats that the error of the reciprocal could matter.
+    No quotient of theirs is so near the middle of two floats that the error of the reciprocal could matter.
     """
     if INTERPRETED:
         return x / divisor
@@ -177,6 +176,6 @@ def from_e2m1(code):
 
 @triton.jit
 def pack_nibbles(codes):
-    """int32 codes [BLOCK_M, BLOCK_K], only their low nibbles used -> int8 [BLOCK_M, BLOCK_K/2], the low nibble the even column."""
+    """int32 codes [BLOCK_M, BLOCK_K], of which the low nibbles count -> int8 [BLOCK_M, BLOCK_K/2], the even column low."""
     low, high = tl.split(tl.reshape(codes, [codes.shape[0], codes.shape[1] // 2, 2]))
     return ((low & 0xF) | (high << 4)).to(tl.int8)

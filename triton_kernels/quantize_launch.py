@@ -29,8 +29,11 @@ class QuantizeConfig:
 
 
 def quantize_default(m: int, n: int, k: int, capability: tuple[int, int]) -> QuantizeConfig:
-    """For x [m, k] and rank n. Rows that are held: about 48 columns for each thread, which read 16 bytes at once. Rows that are
-    streamed: every program reads all of proj_down, so the more rows it has the better, as long as all multiprocessors have one."""
+    """For x [m, k] and rank n.
+
+    Rows that are held: about 48 columns for each thread, which reads 16 bytes at once. Rows that are streamed: every program reads
+    all of proj_down, so the more rows it has the better, as long as all multiprocessors have one.
+    """
     if INTERPRETED.value:  # whose time is the number of programs
         return QuantizeConfig(64, 256, 4)
     if n == 0:

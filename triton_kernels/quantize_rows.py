@@ -29,7 +29,7 @@ class Norm(NamedTuple):
 
 
 class Quantization(NamedTuple):
-    """smooth [K], proj_down [K, R]; qx int8, or uint8 bits of E4M3; ascales [G, padded_rows], E4M3 as uint8; low_rank_act [M, R]."""
+    """smooth [K]; proj_down [K, R]; qx; ascales [G, padded_rows]; low_rank_act [M, R]. E4M3 is passed as uint8."""
 
     smooth: Tensor | None
     proj_down: Tensor | None
@@ -68,7 +68,8 @@ def batch_of(rows, rows_each, UNIFORM: tl.constexpr):
 @triton.jit
 def normalize(
     tile, mean, rstd, norm, rows, columns, inside,
-    NORM: tl.constexpr, NUM_GROUPS: tl.constexpr, SILU: tl.constexpr, K: tl.constexpr, UNIFORM: tl.constexpr, MASKED: tl.constexpr,
+    NORM: tl.constexpr, NUM_GROUPS: tl.constexpr, SILU: tl.constexpr,
+    K: tl.constexpr, UNIFORM: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """The tile's norm and what modulates it, rounded to the tile's dtype."""
     y = widen(tile)

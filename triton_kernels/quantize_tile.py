@@ -53,7 +53,10 @@ def round_blocks(blocks, peak, target: tl.constexpr, HARDWARE_E4M3: tl.constexpr
 
 @triton.jit
 def quantize_nvfp4(y, FOUR_OVER_SIX: tl.constexpr, HARDWARE_E4M3: tl.constexpr):
-    """y float32 [BLOCK_M, BLOCK_K] -> int8 [BLOCK_M, BLOCK_K/2], scales as uint8 bits of E4M3 [BLOCK_M, BLOCK_K/16]; outer scale 1."""
+    """y float32 [BLOCK_M, BLOCK_K] -> int8 [BLOCK_M, BLOCK_K/2], scales as uint8 bits of E4M3 [BLOCK_M, BLOCK_K/16].
+
+    The outer scale is 1.
+    """
     block_m: tl.constexpr = y.shape[0]
     block_k: tl.constexpr = y.shape[1]
     blocks = tl.reshape(y, [block_m, block_k // BLOCK_SIZE, BLOCK_SIZE])

@@ -160,7 +160,9 @@ def test_refused_calls_say_what_was_needed():
         run("quantize_act", inputs.normal(0, 64), None, None, "int8")
 
 
-@pytest.mark.parametrize(("k", "group", "limit", "width"), [(3072, 64, 4096, 3072), (12288, 64, 4096, 4096), (1152, 16, 512, 384)])
+@pytest.mark.parametrize(
+    ("k", "group", "limit", "width"), [(3072, 64, 4096, 3072), (12288, 64, 4096, 4096), (1152, 16, 512, 384)]
+)
 def test_spans_are_equal_parts_of_whole_groups(k, group, limit, width):
     assert span_width(k, group, limit) == width
 

@@ -28,7 +28,9 @@ def check(name, *args):
         assert_close(name, first, second, format_name(first.dtype))
 
 
-def rope_call(batch, tokens, heads, width, norms=(PER_HEAD, PER_HEAD), rope="interleaved", dtype=torch.bfloat16, other_dtype=None):
+def rope_call(
+    batch, tokens, heads, width, norms=(PER_HEAD, PER_HEAD), rope="interleaved", dtype=torch.bfloat16, other_dtype=None
+):
     """heads: of q and of k. other_dtype: of weights and angles."""
     inputs, other = Inputs(dtype, DEVICE), Inputs(other_dtype or dtype, DEVICE, seed=1)
     q, k = (inputs.normal(batch, tokens, count, width) for count in heads)
