@@ -1,0 +1,128 @@
+"""What follows the sums of a matrix product before they are stored: low-rank branch, bias, activation, gate and residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .numbers import dot, round_to, widen
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What the op's name adds to the product; see `halfbyte.ops.epilogues`."""
+
+    activation: str = "none"
+    glu: str = "none"
+    gate: Tensor | None = None
+    residual: Tensor | None = None
+
+    def width(self, n: int) -> int:
+        return n if self.glu == "none" else n // 2
+
+
+class EpilogueOperands(NamedTuple):
+    """low_rank_act [M, R], proj_up [N, R], bias [N], gate [M / rows_per_gate, N], residual [M, N]; out [M, N], or N/2 after a glu."""
+
+    low_rank_act: Tensor | None
+    proj_up: Tensor | None
+    bias: Tensor | None
+    gate: Tensor | None
+    residual: Tensor | None
+    out: Tensor
+    rows_per_gate: int
+
+
+def epilogue_operands(
+    low_rank_act: Tensor, proj_up: Tensor, bias: Tensor | None, out_dtype: torch.dtype, epilogue: Epilogue
+) -> EpilogueOperands:
+    """The operands, dense, with a fresh output."""
+    m, n = low_rank_act.shape[0], proj_up.shape[0]
+    out = torch.empty(m, epilogue.width(n), dtype=out_dtype, device=low_rank_act.device)
+    branch = (low_rank_act, proj_up) if proj_up.shape[1] else (None, None)
+    dense = (None if tensor is None else tensor.contiguous() for tensor in (*branch, bias, epilogue.gate, epilogue.residual))
+    return EpilogueOperands(*dense, out, 1 if epilogue.gate is None else m // epilogue.gate.shape[0])
+
+
+def epilogue_constants(rank: int, epilogue: Epilogue) -> dict[str, int | str]:
+    """The branch is multiplied BLOCK_R ranks at a time; tensor cores need 16."""
+    block = min(max(triton.next_power_of_2(rank), 16), 64)
+    return {"RANK": rank, "BLOCK_R": block, "ACTIVATION": epilogue.activation, "GLU": epilogue.glu}
+
+
+@triton.jit
+def add_low_rank(y, rows, weight_rows, operands, RANK: tl.constexpr, BLOCK_R: tl.constexpr):
+    for first in tl.static_range(0, RANK, BLOCK_R):
+        ranks = first + tl.arange(0, BLOCK_R)
+        act_pointers = operands.low_rank_act + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
+        up_pointers = operands.proj_up + weight_rows.to(tl.int64)[None, :] * RANK + ranks[:, None]
+        if RANK % BLOCK_R:
+            act = tl.load(act_pointers, mask=(ranks < RANK)[None, :], other=0.0)
+            up = tl.load(up_pointers, mask=(ranks < RANK)[:, None], other=0.0)
+        else:
+            act, up = tl.load(act_pointers), tl.load(up_pointers)
+        y = dot(act, up, y)
+    return y
+
+
+@triton.jit
+def activate(y, ACTIVATION: tl.constexpr):
+    if ACTIVATION == "gelu_erf":
+        return 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
+    elif ACTIVATION == "gelu_tanh":  # (1 + tanh(u)) / 2 is sigmoid(2u)
+        return y * tl.sigmoid(1.5957691216057308 * (y + 0.044715 * y * y * y))
+    elif ACTIVATION == "silu":
+        return y * tl.sigmoid(y)
+    else:
+        tl.static_assert(ACTIVATION == "none")
+        return y
+
+
+@triton.jit
+def finish(
+    y, rows, weight_rows, operands, RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr
+):
+    """The float32 product of a tile [BLOCK_M, BLOCK_N] to what is stored of it, [BLOCK_M, BLOCK_N / 2] after a glu."""
+    if RANK:
+        y = add_low_rank(y, rows, weight_rows, operands, RANK, BLOCK_R)
+    if operands.bias is not None:
+        y += widen(tl.load(operands.bias + weight_rows))[None, :]
+    if GLU == "none":
+        return activate(y, ACTIVATION)
+    else:
+        first, second = tl.split(y.reshape(y.shape[0], y.shape[1] // 2, 2))
+        if GLU == "value_first":
+            return first * activate(second, ACTIVATION)
+        else:
+            tl.static_assert(GLU == "gate_first")
+            return activate(first, ACTIVATION) * second
+
+
+@triton.jit
+def store(y, tile_m, first_column, M, WIDTH, operands):
+    """The finished tile, with gate and residual if there are any. WIDTH: columns of the output."""
+    if y.shape[1] > 64:  # in parts, so that addresses and residual of few columns at a time take registers
+        left, right = tl.split(y.reshape(y.shape[0], 2, y.shape[1] // 2).permute(0, 2, 1))
+        store(left, tile_m, first_column, M, WIDTH, operands)
+        store(right, tile_m, first_column + y.shape[1] // 2, M, WIDTH, operands)
+    else:
+        store_part(y, tile_m, first_column, M, WIDTH, operands)
+
+
+@triton.jit
+def store_part(y, tile_m, first_column, M, WIDTH, operands):
+    rows = tile_m * y.shape[0] + tl.arange(0, y.shape[0])
+    columns = first_column + tl.arange(0, y.shape[1])
+    inside = (rows < M)[:, None] & (columns < WIDTH)[None, :]
+    offsets = rows.to(tl.int64)[:, None] * WIDTH + columns[None, :]
+    if operands.gate is not None:
+        gate_rows = (rows // operands.rows_per_gate).to(tl.int64)
+        y *= widen(tl.load(operands.gate + gate_rows[:, None] * WIDTH + columns[None, :], mask=inside, other=0.0))
+    if operands.residual is not None:
+        y += widen(tl.load(operands.residual + offsets, mask=inside, other=0.0))
+    tl.store(operands.out + offsets, round_to(y, operands.out.dtype.element_ty), mask=inside)

@@ -1,0 +1,67 @@
+"""Tiles of a matrix product: their sizes, the order programs take them in, and which rows of the operands they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+@dataclass(frozen=True)
+class GemmConfig:
+    """A program computes BLOCK_M x BLOCK_N of y from steps of BLOCK_K columns; GROUP_M tiles below each other run together."""
+
+    BLOCK_M: int
+    BLOCK_N: int
+    BLOCK_K: int
+    GROUP_M: int
+    num_warps: int
+    num_stages: int
+
+    def grid(self, m: int, n: int) -> tuple[int]:
+        return (triton.cdiv(m, self.BLOCK_M) * triton.cdiv(n, self.BLOCK_N),)
+
+
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """The GPU's compute capability; on a CPU, where the interpreter runs, the oldest one supported."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+
+
+@triton.jit
+def tile_of_program(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+    """Programs that run together form a block of GROUP_M rows of tiles, so that both operands are read from L2."""
+    program = tl.program_id(0)
+    tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    group = program // (GROUP_M * tiles_n)
+    within = program % (GROUP_M * tiles_n)
+    height = tl.minimum(tiles_m - group * GROUP_M, GROUP_M)
+    return group * GROUP_M + within % height, within // height
+
+
+@triton.jit
+def rows_of_tile(tile_m, M, BLOCK_M: tl.constexpr):
+    """Rows beyond the last repeat it: they are read, and never stored."""
+    return tl.minimum(tile_m * BLOCK_M + tl.arange(0, BLOCK_M), M - 1)
+
+
+@triton.jit
+def weight_rows_of_tile(tile_n, N, BLOCK_N: tl.constexpr, GLU: tl.constexpr):
+    """Rows of the weight, clamped like those of x. A gated unit's halves alternate, so that each pair meets in one thread."""
+    offsets = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    if GLU == "none":
+        return tl.minimum(offsets, N - 1)
+    else:
+        half = N // 2
+        return tl.minimum(offsets // 2, half - 1) + offsets % 2 * half
+
+
+@triton.jit
+def load_tile(codes_ptr, rows, stride, first, end, BLOCK: tl.constexpr, RAGGED: tl.constexpr):
+    """codes[rows, first : first + BLOCK]; zero from `end` on where RAGGED."""
+    columns = first + tl.arange(0, BLOCK)
+    pointers = codes_ptr + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+    if RAGGED:
+        return tl.load(pointers, mask=(columns < end)[None, :], other=0.0)
+    else:
+        return tl.load(pointers)

@@ -1,0 +1,142 @@
+"""The INT8 and E4M3 products: sums of 8-bit codes on tensor cores, one scale per output channel and per token or K-segment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish, store
+from .fused_ops import fused_ops
+from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+
+DATACENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
+WITH_DESCRIPTORS = (9, 10)
+# Before sm_100 tensor cores keep 13 bits of an E4M3 sum and cut off the rest at every step.
+MOST_E4M3_COLUMNS_PER_SUM = 1024
+
+
+@triton.jit
+def sum_of_codes(
+    x, weight, rows, weight_rows, tile_m, tile_n, K: tl.constexpr, first, end, SUM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr, GLU: tl.constexpr,
+):  # fmt: skip
+    """x[rows, first:end] @ weight[weight_rows, first:end]^T."""
+    total = tl.zeros([BLOCK_M, BLOCK_N], SUM)
+    for k in tl.range(first, end, BLOCK_K):
+        if DESCRIPTORS:
+            x_codes = x.load([tile_m * BLOCK_M, k])
+            if GLU == "none":
+                weight_codes = weight.load([tile_n * BLOCK_N, k])
+            else:
+                weight_codes = weight.load([tile_n * (BLOCK_N // 2), 0, k]).reshape(BLOCK_N, BLOCK_K)
+        else:
+            x_codes = load_tile(x, rows, K, k, end, BLOCK_K, RAGGED_K)
+            weight_codes = load_tile(weight, weight_rows, K, k, end, BLOCK_K, RAGGED_K)
+        total = tl.dot(x_codes, weight_codes.T, total, out_dtype=SUM)
+    return total
+
+
+@triton.jit(do_not_specialize=["M", "padded_rows"])
+def gemm_w8a8_kernel(
+    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr,
+    SUMS: tl.constexpr, SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+):  # fmt: skip
+    tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    rows = rows_of_tile(tile_m, M, BLOCK_M)
+    weight_rows = weight_rows_of_tile(tile_n, N, BLOCK_N, GLU)
+    if SUMS == 1:
+        total = sum_of_codes(
+            x, weight, rows, weight_rows, tile_m, tile_n, K, 0, K, SUM, BLOCK_M, BLOCK_N, BLOCK_K, RAGGED_K, DESCRIPTORS, GLU
+        )
+        y = total.to(tl.float32) * tl.load(ascales_ptr + rows)[:, None]
+    else:
+        y = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for index in tl.range(SUMS):
+            first = index * (K // SUMS)
+            total = sum_of_codes(
+                x, weight, rows, weight_rows, tile_m, tile_n, K, first, first + K // SUMS, SUM,
+                BLOCK_M, BLOCK_N, BLOCK_K, RAGGED_K, DESCRIPTORS, GLU,
+            )  # fmt: skip
+            y += total.to(tl.float32) * tl.load(ascales_ptr + index // SUMS_PER_SCALE * padded_rows + rows)[:, None]
+    y *= tl.load(wscales_ptr + weight_rows)[None, :]
+    y = finish(y, rows, weight_rows, operands, RANK, BLOCK_R, ACTIVATION, GLU)
+    store(y, tile_m, tile_n * y.shape[1], M, N if GLU == "none" else N // 2, operands)
+
+
+def gemm_w8a8_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[GemmConfig]:
+    """The tiles worth measuring. sm_86, sm_89 and sm_120 have 99 KiB of shared memory a block, the others 163 and more."""
+    if m <= 64:
+        return [GemmConfig(64, columns, 128, 8, 4, stages) for columns in (64, 128) for stages in (3, 4)]
+    if capability not in DATACENTRE:
+        return [GemmConfig(128, 128, k, 8, warps, stages) for k, stages in ((64, 3), (64, 4), (128, 3)) for warps in (4, 8)]
+    square = [GemmConfig(128, 128, 128, 8, warps, stages) for warps in (4, 8) for stages in (3, 4)]
+    wide = [GemmConfig(128, 256, 128, group, 8, stages) for group in (4, 8, 16) for stages in (3, 4)]
+    deep = [GemmConfig(128, 256, 256, 8, 8, 2), GemmConfig(128, 128, 256, 8, 8, 3)]
+    return [*square, *wide, *deep] if capability == (9, 0) else square
+
+
+def gemm_w8a8_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemmConfig:
+    """The tile to start with; a pure function of the sizes and the GPU."""
+    if m <= 64:
+        return GemmConfig(64, 64, 128, 8, 4, 4)
+    if capability == (9, 0) and triton.cdiv(m, 128) * triton.cdiv(n, 256) >= 96:
+        return GemmConfig(128, 256, 128, 8, 8, 4)
+    return GemmConfig(128, 128, 128, 8, 8, 3) if capability in DATACENTRE else GemmConfig(128, 128, 64, 8, 8, 4)
+
+
+def columns_per_sum(k: int, segments: int, is_e4m3: bool, capability: tuple[int, int]) -> int:
+    """The longest equal parts of K whose codes may be added up without a scale and without losing bits."""
+    width = k // segments
+    if not is_e4m3 or capability[0] == 10 or width <= MOST_E4M3_COLUMNS_PER_SUM or width % 128:
+        return width
+    steps = width // 128
+    most = MOST_E4M3_COLUMNS_PER_SUM // 128
+    return 128 * max(divisor for divisor in range(1, most + 1) if steps % divisor == 0)
+
+
+def descriptors(qx: Tensor, qweight: Tensor, config: GemmConfig, glu: str) -> tuple[TensorDescriptor, TensorDescriptor]:
+    """Host-made, so they travel with the launch: a captured graph keeps them and nothing is allocated."""
+    n, k = qweight.shape
+    x = TensorDescriptor.from_tensor(qx, [config.BLOCK_M, config.BLOCK_K])
+    if glu == "none":
+        return x, TensorDescriptor.from_tensor(qweight, [config.BLOCK_N, config.BLOCK_K])
+    pairs = [n // 2, 2, k], [k, n // 2 * k, 1], [config.BLOCK_N // 2, 2, config.BLOCK_K]
+    return x, TensorDescriptor(qweight, *pairs)
+
+
+def gemm_w8a8(
+    qx: Tensor, ascales: Tensor, qweight: Tensor, wscales: Tensor, low_rank_act: Tensor, proj_up: Tensor, bias: Tensor | None,
+    out_dtype: torch.dtype, epilogue: Epilogue = Epilogue(),
+) -> Tensor:  # fmt: skip
+    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue)
+    if not operands.out.numel():
+        return operands.out
+    (m, k), (n, rank), segments = qx.shape, proj_up.shape, ascales.shape[0]
+    is_e4m3, capability = qx.dtype == torch.float8_e4m3fn, capability_of(qx.device)
+    width = columns_per_sum(k, segments, is_e4m3, capability)
+    config = gemm_w8a8_default(m, n, k, capability)
+    if width < k:  # sums and their float32 total take registers both
+        config = replace(config, BLOCK_N=min(config.BLOCK_N, 128))
+    x, weight = qx.contiguous(), qweight.contiguous()
+    aligned = k % 16 == 0 and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0
+    # A descriptor fills up with zeros beyond K, not beyond a segment.
+    described = capability[0] in WITH_DESCRIPTORS and aligned and (width == k or width % config.BLOCK_K == 0)
+    ragged = not described and width % config.BLOCK_K != 0
+    if described:
+        x, weight = descriptors(x, weight, config, epilogue.glu)
+    gemm_w8a8_kernel[config.grid(m, n)](
+        x, ascales.contiguous(), weight, wscales.contiguous(), operands, m, n, ascales.shape[1], K=k,
+        SUMS=k // width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
+        RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config),
+    )  # fmt: skip
+    return operands.out
+
+
+gemm_w8a8_act, gemm_w8a8_act_quantize, gemm_w8a8_gate_residual = fused_ops(gemm_w8a8, 8)
