@@ -106,7 +106,7 @@ def finish(
 @triton.jit
 def store(y, tile_m, first_column, M, WIDTH, operands):
     """The finished tile, with gate and residual if there are any. WIDTH: columns of the output."""
-    if y.shape[1] > 64:  # in parts, so that addresses and residual of few columns at a time take registers
+    if y.shape[1] > 128:  # in parts, so that addresses and residual of few columns at a time take registers
         left, right = tl.split(y.reshape(y.shape[0], 2, y.shape[1] // 2).permute(0, 2, 1))
         store(left, tile_m, first_column, M, WIDTH, operands)
         store(right, tile_m, first_column + y.shape[1] // 2, M, WIDTH, operands)

@@ -9,8 +9,17 @@ from torch import Tensor
 
 from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish, store
 from .fused_ops import fused_ops
-from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+from .gemm_tiles import (
+    GemmConfig,
+    capability_of,
+    interpreted_tile,
+    load_tile,
+    rows_of_tile,
+    tile_of_program,
+    weight_rows_of_tile,
+)
 from .nibbles import e2m1_to_halves, e4m3_to_half
+from .numbers import INTERPRETED
 
 BLOCK_SCALED_CAPABILITIES = ((10, 0), (10, 3), (12, 0), (12, 1))
 BLOCK_SIZE = tl.constexpr(16)
@@ -73,7 +82,8 @@ def gemm_nvfp4_kernel(
 def gemm_nvfp4_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[GemmConfig]:
     """The tiles worth measuring."""
     if capability in BLOCK_SCALED_CAPABILITIES:
-        return [GemmConfig(128, n, k, 8, 8, stages) for n, k in ((128, 128), (128, 256), (64, 256)) for stages in (2, 3, 4)]
+        tiles = [GemmConfig(128, n, 128, 8, 8, stages) for n in (64, 128) for stages in (2, 3, 4)]
+        return [*tiles, GemmConfig(128, 128, 256, 8, 8, 2)]
     if m <= 64:
         return [GemmConfig(64, n, k, 8, 4, 3) for n in (64, 128) for k in (64, 128)]
     return [GemmConfig(128, 128, k, 8, 8, stages) for k in ((64, 128) if capability == (9, 0) else (64,)) for stages in (2, 3, 4)]
@@ -81,6 +91,8 @@ def gemm_nvfp4_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> l
 
 def gemm_nvfp4_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemmConfig:
     """The tile to start with; a pure function of the sizes and the GPU."""
+    if INTERPRETED.value:
+        return interpreted_tile(256)
     if capability in BLOCK_SCALED_CAPABILITIES:  # sm_100 scales blocks in tiles of 128 rows
         return GemmConfig(128, 128 if m > 64 else 64, 128, 8, 8, 3)
     if m <= 64:

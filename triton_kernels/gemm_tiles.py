@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .numbers import INTERPRETED
+
 @dataclass(frozen=True)
 class GemmConfig:
     """A program computes BLOCK_M x BLOCK_N of y from steps of BLOCK_K columns; GROUP_M tiles below each other run together."""
@@ -24,8 +26,15 @@ class GemmConfig:
 
 
 def capability_of(device: torch.device) -> tuple[int, int]:
-    """The GPU's compute capability; on a CPU, where the interpreter runs, the oldest one supported."""
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (8, 0)
+    """Of the GPU that kernels are compiled for; in the interpreter the oldest that is supported."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)
+    return (8, 0) if INTERPRETED.value else divmod(triton.runtime.driver.active.get_current_target().arch, 10)
+
+
+def interpreted_tile(block_k: int) -> GemmConfig:
+    """For the interpreter, whose time is the number of programs and of their steps."""
+    return GemmConfig(64, 256, block_k, 8, 4, 1)
 
 
 @triton.jit

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish, store
 from .fused_ops import fused_ops
-from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+from .gemm_tiles import (
+    GemmConfig,
+    capability_of,
+    interpreted_tile,
+    load_tile,
+    rows_of_tile,
+    tile_of_program,
+    weight_rows_of_tile,
+)
 from .nibbles import nibbles_at_top
 from .numbers import INTERPRETED, widen
 
@@ -70,6 +78,8 @@ def gemm_w4a4_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> li
 
 def gemm_w4a4_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemmConfig:
     """The tile to start with; a pure function of the sizes and the GPU."""
+    if INTERPRETED.value:
+        return interpreted_tile(64)
     return GemmConfig(64, 64, 64, 8, 4, 4) if m <= 64 else GemmConfig(128, 128, 64, 8, 8, 4)
 
 

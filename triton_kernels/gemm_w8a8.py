@@ -12,7 +12,16 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish, store
 from .fused_ops import fused_ops
-from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+from .gemm_tiles import (
+    GemmConfig,
+    capability_of,
+    interpreted_tile,
+    load_tile,
+    rows_of_tile,
+    tile_of_program,
+    weight_rows_of_tile,
+)
+from .numbers import INTERPRETED
 
 DATACENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
 WITH_DESCRIPTORS = (9, 10)
@@ -22,12 +31,14 @@ MOST_E4M3_COLUMNS_PER_SUM = 1024
 
 @triton.jit
 def sum_of_codes(
-    x, weight, rows, weight_rows, tile_m, tile_n, K: tl.constexpr, first, end, SUM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr, GLU: tl.constexpr,
+    x, weight, rows, weight_rows, tile_m, tile_n, first, K: tl.constexpr, WIDTH: tl.constexpr, SUM: tl.constexpr,
+    RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr, GLU: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """x[rows, first:end] @ weight[weight_rows, first:end]^T."""
+    """x @ weight^T of the tile's rows and the columns [first, first + WIDTH)."""
     total = tl.zeros([BLOCK_M, BLOCK_N], SUM)
-    for k in tl.range(first, end, BLOCK_K):
+    for step in tl.range(0, WIDTH, BLOCK_K):
+        k = first + step
         if DESCRIPTORS:
             x_codes = x.load([tile_m * BLOCK_M, k])
             if GLU == "none":
@@ -35,34 +46,34 @@ def sum_of_codes(
             else:
                 weight_codes = weight.load([tile_n * (BLOCK_N // 2), 0, k]).reshape(BLOCK_N, BLOCK_K)
         else:
-            x_codes = load_tile(x, rows, K, k, end, BLOCK_K, RAGGED_K)
-            weight_codes = load_tile(weight, weight_rows, K, k, end, BLOCK_K, RAGGED_K)
+            x_codes = load_tile(x, rows, K, k, first + WIDTH, BLOCK_K, RAGGED_K)
+            weight_codes = load_tile(weight, weight_rows, K, k, first + WIDTH, BLOCK_K, RAGGED_K)
         total = tl.dot(x_codes, weight_codes.T, total, out_dtype=SUM)
     return total
 
 
 @triton.jit(do_not_specialize=["M", "padded_rows"])
 def gemm_w8a8_kernel(
-    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr,
-    SUMS: tl.constexpr, SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr, WIDTH: tl.constexpr,
+    SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
     RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
+    """WIDTH: columns whose codes are added up before they are scaled."""
     tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = rows_of_tile(tile_m, M, BLOCK_M)
     weight_rows = weight_rows_of_tile(tile_n, N, BLOCK_N, GLU)
-    if SUMS == 1:
+    if WIDTH == K:
         total = sum_of_codes(
-            x, weight, rows, weight_rows, tile_m, tile_n, K, 0, K, SUM, BLOCK_M, BLOCK_N, BLOCK_K, RAGGED_K, DESCRIPTORS, GLU
+            x, weight, rows, weight_rows, tile_m, tile_n, 0, K, K, SUM, RAGGED_K, DESCRIPTORS, GLU, BLOCK_M, BLOCK_N, BLOCK_K
         )
         y = total.to(tl.float32) * tl.load(ascales_ptr + rows)[:, None]
     else:
         y = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        for index in tl.range(SUMS):
-            first = index * (K // SUMS)
+        for index in tl.range(K // WIDTH):
             total = sum_of_codes(
-                x, weight, rows, weight_rows, tile_m, tile_n, K, first, first + K // SUMS, SUM,
-                BLOCK_M, BLOCK_N, BLOCK_K, RAGGED_K, DESCRIPTORS, GLU,
+                x, weight, rows, weight_rows, tile_m, tile_n, index * WIDTH, K, WIDTH, SUM, RAGGED_K, DESCRIPTORS, GLU,
+                BLOCK_M, BLOCK_N, BLOCK_K,
             )  # fmt: skip
             y += total.to(tl.float32) * tl.load(ascales_ptr + index // SUMS_PER_SCALE * padded_rows + rows)[:, None]
     y *= tl.load(wscales_ptr + weight_rows)[None, :]
@@ -84,6 +95,8 @@ def gemm_w8a8_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> li
 
 def gemm_w8a8_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemmConfig:
     """The tile to start with; a pure function of the sizes and the GPU."""
+    if INTERPRETED.value:
+        return interpreted_tile(256)
     if m <= 64:
         return GemmConfig(64, 64, 128, 8, 4, 4)
     if capability == (9, 0) and triton.cdiv(m, 128) * triton.cdiv(n, 256) >= 96:
@@ -133,7 +146,7 @@ def gemm_w8a8(
         x, weight = descriptors(x, weight, config, epilogue.glu)
     gemm_w8a8_kernel[config.grid(m, n)](
         x, ascales.contiguous(), weight, wscales.contiguous(), operands, m, n, ascales.shape[1], K=k,
-        SUMS=k // width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
+        WIDTH=width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
         RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config),
     )  # fmt: skip
     return operands.out
