@@ -37,6 +37,11 @@ class EpilogueOperands(NamedTuple):
     out: Tensor
     rows_per_gate: int
 
+    @property
+    def has_float32(self) -> bool:
+        floats = (self.low_rank_act, self.gate, self.residual, self.out)
+        return any(tensor is not None and tensor.dtype == torch.float32 for tensor in floats)
+
 
 def epilogue_operands(
     low_rank_act: Tensor, proj_up: Tensor, bias: Tensor | None, out_dtype: torch.dtype, epilogue: Epilogue
@@ -51,7 +56,7 @@ def epilogue_operands(
 
 def epilogue_constants(rank: int, epilogue: Epilogue) -> dict[str, int | str]:
     """The branch is multiplied BLOCK_R ranks at a time; tensor cores need 16."""
-    block = min(max(triton.next_power_of_2(rank), 16), 64)
+    block = min(max(triton.next_power_of_2(rank), 16), 32)
     return {"RANK": rank, "BLOCK_R": block, "ACTIVATION": epilogue.activation, "GLU": epilogue.glu}
 
 
@@ -85,13 +90,33 @@ def activate(y, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def finish(
-    y, rows, weight_rows, operands, RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr
-):
-    """The float32 product of a tile [BLOCK_M, BLOCK_N] to what is stored of it, [BLOCK_M, BLOCK_N / 2] after a glu."""
+    y, rows, weight_rows, tile_m, tile_n, M, N, operands, RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr,
+    GLU: tl.constexpr,
+):  # fmt: skip
+    """Complete the float32 product of a tile and store what the op makes of it."""
     if RANK:
         y = add_low_rank(y, rows, weight_rows, operands, RANK, BLOCK_R)
     if operands.bias is not None:
         y += widen(tl.load(operands.bias + weight_rows))[None, :]
+    PAIR: tl.constexpr = 1 if GLU == "none" else 2
+    store(y, tile_m, tile_n * (y.shape[1] // PAIR), M, N // PAIR, operands, ACTIVATION, GLU)
+
+
+@triton.jit
+def store(y, tile_m, first_column, M, WIDTH, operands, ACTIVATION: tl.constexpr, GLU: tl.constexpr):
+    """WIDTH: columns of the output; first_column: the tile's first one."""
+    if y.shape[1] > 64:  # in parts, so that registers hold addresses, residual and activation of few columns at a time
+        left, right = tl.split(y.reshape(y.shape[0], 2, y.shape[1] // 2).permute(0, 2, 1))
+        columns: tl.constexpr = y.shape[1] // 2 if GLU == "none" else y.shape[1] // 4
+        store(left, tile_m, first_column, M, WIDTH, operands, ACTIVATION, GLU)
+        store(right, tile_m, first_column + columns, M, WIDTH, operands, ACTIVATION, GLU)
+    else:
+        store_part(activate_pairs(y, ACTIVATION, GLU), tile_m, first_column, M, WIDTH, operands)
+
+
+@triton.jit
+def activate_pairs(y, ACTIVATION: tl.constexpr, GLU: tl.constexpr):
+    """activation(y), or value * activation(gate) of neighbouring columns."""
     if GLU == "none":
         return activate(y, ACTIVATION)
     else:
@@ -101,17 +126,6 @@ def finish(
         else:
             tl.static_assert(GLU == "gate_first")
             return activate(first, ACTIVATION) * second
-
-
-@triton.jit
-def store(y, tile_m, first_column, M, WIDTH, operands):
-    """The finished tile, with gate and residual if there are any. WIDTH: columns of the output."""
-    if y.shape[1] > 128:  # in parts, so that addresses and residual of few columns at a time take registers
-        left, right = tl.split(y.reshape(y.shape[0], 2, y.shape[1] // 2).permute(0, 2, 1))
-        store(left, tile_m, first_column, M, WIDTH, operands)
-        store(right, tile_m, first_column + y.shape[1] // 2, M, WIDTH, operands)
-    else:
-        store_part(y, tile_m, first_column, M, WIDTH, operands)
 
 
 @triton.jit

@@ -7,17 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish, store
+from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish
 from .fused_ops import fused_ops
-from .gemm_tiles import (
-    GemmConfig,
-    capability_of,
-    interpreted_tile,
-    load_tile,
-    rows_of_tile,
-    tile_of_program,
-    weight_rows_of_tile,
-)
+from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
 from .nibbles import e2m1_to_halves, e4m3_to_half
 from .numbers import INTERPRETED
 
@@ -57,7 +49,7 @@ def gemm_nvfp4_kernel(
     RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
-    tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    tile_m, tile_n = tile_of_program(tl.program_id(0), M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = rows_of_tile(tile_m, M, BLOCK_M)
     weight_rows = weight_rows_of_tile(tile_n, N, BLOCK_N, GLU)
     y = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
@@ -75,8 +67,7 @@ def gemm_nvfp4_kernel(
             y = tl.dot(x_even, weight_even.T, y)
             y = tl.dot(x_odd, weight_odd.T, y)
     y *= tl.load(wtscale_ptr)
-    y = finish(y, rows, weight_rows, operands, RANK, BLOCK_R, ACTIVATION, GLU)
-    store(y, tile_m, tile_n * y.shape[1], M, N if GLU == "none" else N // 2, operands)
+    finish(y, rows, weight_rows, tile_m, tile_n, M, N, operands, RANK, BLOCK_R, ACTIVATION, GLU)
 
 
 def gemm_nvfp4_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[GemmConfig]:
@@ -91,8 +82,8 @@ def gemm_nvfp4_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> l
 
 def gemm_nvfp4_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemmConfig:
     """The tile to start with; a pure function of the sizes and the GPU."""
-    if INTERPRETED.value:
-        return interpreted_tile(256)
+    if INTERPRETED.value:  # whose time is the number of programs and of their steps
+        return GemmConfig(64, 256, 256, 8, 4, 1)
     if capability in BLOCK_SCALED_CAPABILITIES:  # sm_100 scales blocks in tiles of 128 rows
         return GemmConfig(128, 128 if m > 64 else 64, 128, 8, 8, 3)
     if m <= 64:

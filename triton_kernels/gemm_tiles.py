@@ -32,15 +32,9 @@ def capability_of(device: torch.device) -> tuple[int, int]:
     return (8, 0) if INTERPRETED.value else divmod(triton.runtime.driver.active.get_current_target().arch, 10)
 
 
-def interpreted_tile(block_k: int) -> GemmConfig:
-    """For the interpreter, whose time is the number of programs and of their steps."""
-    return GemmConfig(64, 256, block_k, 8, 4, 1)
-
-
 @triton.jit
-def tile_of_program(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+def tile_of_program(program, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
     """Programs that run together form a block of GROUP_M rows of tiles, so that both operands are read from L2."""
-    program = tl.program_id(0)
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     group = program // (GROUP_M * tiles_n)
     within = program % (GROUP_M * tiles_n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -10,23 +10,23 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish, store
+from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish
 from .fused_ops import fused_ops
-from .gemm_tiles import (
-    GemmConfig,
-    capability_of,
-    interpreted_tile,
-    load_tile,
-    rows_of_tile,
-    tile_of_program,
-    weight_rows_of_tile,
-)
+from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
 from .numbers import INTERPRETED
+
 
 DATACENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
 WITH_DESCRIPTORS = (9, 10)
 # Before sm_100 tensor cores keep 13 bits of an E4M3 sum and cut off the rest at every step.
 MOST_E4M3_COLUMNS_PER_SUM = 1024
+
+
+@dataclass(frozen=True)
+class W8A8Config(GemmConfig):
+    """PERSISTENT: as many programs as multiprocessors, each computing one tile after another."""
+
+    PERSISTENT: bool = False
 
 
 @triton.jit
@@ -52,15 +52,14 @@ def sum_of_codes(
     return total
 
 
-@triton.jit(do_not_specialize=["M", "padded_rows"])
-def gemm_w8a8_kernel(
-    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr, WIDTH: tl.constexpr,
+@triton.jit
+def compute_tile(
+    program, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr, WIDTH: tl.constexpr,
     SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
     RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
-    """WIDTH: columns whose codes are added up before they are scaled."""
-    tile_m, tile_n = tile_of_program(M, N, BLOCK_M, BLOCK_N, GROUP_M)
+    tile_m, tile_n = tile_of_program(program, M, N, BLOCK_M, BLOCK_N, GROUP_M)
     rows = rows_of_tile(tile_m, M, BLOCK_M)
     weight_rows = weight_rows_of_tile(tile_n, N, BLOCK_N, GLU)
     if WIDTH == K:
@@ -77,31 +76,63 @@ def gemm_w8a8_kernel(
             )  # fmt: skip
             y += total.to(tl.float32) * tl.load(ascales_ptr + index // SUMS_PER_SCALE * padded_rows + rows)[:, None]
     y *= tl.load(wscales_ptr + weight_rows)[None, :]
-    y = finish(y, rows, weight_rows, operands, RANK, BLOCK_R, ACTIVATION, GLU)
-    store(y, tile_m, tile_n * y.shape[1], M, N if GLU == "none" else N // 2, operands)
+    finish(y, rows, weight_rows, tile_m, tile_n, M, N, operands, RANK, BLOCK_R, ACTIVATION, GLU)
 
 
-def gemm_w8a8_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[GemmConfig]:
+@triton.jit(do_not_specialize=["M", "padded_rows"])
+def gemm_w8a8_kernel(
+    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr, WIDTH: tl.constexpr,
+    SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PERSISTENT: tl.constexpr,
+):  # fmt: skip
+    """WIDTH: columns whose codes are added up before they are scaled; PERSISTENT: a program computes one tile after another."""
+    first = tl.program_id(0)
+    if PERSISTENT:
+        tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
+        # Flattened into one loop, the copies for the next tile run while this one is finished.
+        for program in tl.range(first, tiles, tl.num_programs(0), flatten=True):
+            compute_tile(
+                program, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K, WIDTH, SUMS_PER_SCALE, SUM,
+                RAGGED_K, DESCRIPTORS, RANK, BLOCK_R, ACTIVATION, GLU, BLOCK_M, BLOCK_N, BLOCK_K, GROUP_M,
+            )  # fmt: skip
+    else:
+        compute_tile(
+            first, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K, WIDTH, SUMS_PER_SCALE, SUM,
+            RAGGED_K, DESCRIPTORS, RANK, BLOCK_R, ACTIVATION, GLU, BLOCK_M, BLOCK_N, BLOCK_K, GROUP_M,
+        )  # fmt: skip
+
+
+def gemm_w8a8_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[W8A8Config]:
     """The tiles worth measuring. sm_86, sm_89 and sm_120 have 99 KiB of shared memory a block, the others 163 and more."""
     if m <= 64:
-        return [GemmConfig(64, columns, 128, 8, 4, stages) for columns in (64, 128) for stages in (3, 4)]
+        return [W8A8Config(64, columns, 128, 8, 4, stages) for columns in (64, 128) for stages in (3, 4)]
     if capability not in DATACENTRE:
-        return [GemmConfig(128, 128, k, 8, warps, stages) for k, stages in ((64, 3), (64, 4), (128, 3)) for warps in (4, 8)]
-    square = [GemmConfig(128, 128, 128, 8, warps, stages) for warps in (4, 8) for stages in (3, 4)]
-    wide = [GemmConfig(128, 256, 128, group, 8, stages) for group in (4, 8, 16) for stages in (3, 4)]
-    deep = [GemmConfig(128, 256, 256, 8, 8, 2), GemmConfig(128, 128, 256, 8, 8, 3)]
-    return [*square, *wide, *deep] if capability == (9, 0) else square
+        return [W8A8Config(128, 128, step, 8, warps, stages) for step, stages in ((64, 3), (64, 4), (128, 3)) for warps in (4, 8)]
+    square = [W8A8Config(128, 128, 128, 8, warps, stages) for warps in (4, 8) for stages in (3, 4)]
+    if capability != (9, 0):
+        return square
+    tiles = ((128, 256, 4, 4), (128, 256, 8, 4), (128, 256, 16, 4), (128, 256, 8, 3), (256, 128, 8, 4))
+    large = [W8A8Config(rows, columns, 128, group, 8, stages, turns) for rows, columns, group, stages in tiles for turns in (False, True)]
+    return [*square, W8A8Config(128, 128, 256, 8, 8, 3), *large]
 
 
-def gemm_w8a8_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemmConfig:
+def gemm_w8a8_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W8A8Config:
     """The tile to start with; a pure function of the sizes and the GPU."""
-    if INTERPRETED.value:
-        return interpreted_tile(256)
+    if INTERPRETED.value:  # whose time is the number of programs and of their steps
+        return W8A8Config(64, 256, 256, 8, 4, 1)
     if m <= 64:
-        return GemmConfig(64, 64, 128, 8, 4, 4)
+        return W8A8Config(64, 64, 128, 8, 4, 4)
     if capability == (9, 0) and triton.cdiv(m, 128) * triton.cdiv(n, 256) >= 96:
-        return GemmConfig(128, 256, 128, 8, 8, 4)
-    return GemmConfig(128, 128, 128, 8, 8, 3) if capability in DATACENTRE else GemmConfig(128, 128, 64, 8, 8, 4)
+        return W8A8Config(128, 256, 128, 8, 8, 4, PERSISTENT=True)
+    return W8A8Config(128, 128, 128, 8, 8, 3) if capability in DATACENTRE else W8A8Config(128, 128, 64, 8, 8, 4)
+
+
+def programs_of(config: W8A8Config, m: int, n: int, device: torch.device) -> int:
+    (tiles,) = config.grid(m, n)
+    if not config.PERSISTENT or device.type != "cuda":
+        return tiles
+    return min(tiles, torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def columns_per_sum(k: int, segments: int, is_e4m3: bool, capability: tuple[int, int]) -> int:
@@ -135,8 +166,9 @@ def gemm_w8a8(
     is_e4m3, capability = qx.dtype == torch.float8_e4m3fn, capability_of(qx.device)
     width = columns_per_sum(k, segments, is_e4m3, capability)
     config = gemm_w8a8_default(m, n, k, capability)
-    if width < k:  # sums and their float32 total take registers both
-        config = replace(config, BLOCK_N=min(config.BLOCK_N, 128))
+    # Sums and their float32 total both take registers; float32 operands take shared memory beside the next tile's.
+    if width < k or operands.has_float32:
+        config = replace(config, BLOCK_N=min(config.BLOCK_N, 128), PERSISTENT=False)
     x, weight = qx.contiguous(), qweight.contiguous()
     aligned = k % 16 == 0 and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0
     # A descriptor fills up with zeros beyond K, not beyond a segment.
@@ -144,7 +176,7 @@ def gemm_w8a8(
     ragged = not described and width % config.BLOCK_K != 0
     if described:
         x, weight = descriptors(x, weight, config, epilogue.glu)
-    gemm_w8a8_kernel[config.grid(m, n)](
+    gemm_w8a8_kernel[programs_of(config, m, n, qx.device),](
         x, ascales.contiguous(), weight, wscales.contiguous(), operands, m, n, ascales.shape[1], K=k,
         WIDTH=width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
         RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config),
