@@ -55,6 +55,20 @@ def quotient(x, divisor, reciprocal):
 
 
 @triton.jit
+def divide(x, divisor):
+    """x / divisor, infinities and NaN included, correctly rounded where one quotient of 16-bit numbers is and nothing is subnormal.
+
+    No such quotient is so near the middle of two floats that the rounding of the reciprocal could matter.
+    """
+    if INTERPRETED:
+        return x / divisor
+    else:
+        reciprocal = 1.0 / divisor
+        estimate = x * reciprocal
+        return tl.where(tl.abs(estimate) < float("inf"), quotient(x, divisor, reciprocal), estimate)
+
+
+@triton.jit
 def rounded_bits(x):
     """x rounded half to even, in the low bits of an int32: 1.5 * 2^23 leaves a float's last bit the weight of one. |x| < 2^22."""
     return (x + 12582912.0).to(tl.int32, bitcast=True)
