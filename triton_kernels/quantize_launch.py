@@ -27,14 +27,24 @@ class QuantizeConfig:
     num_stages: int = 1
 
 
-def held_config(k: int) -> QuantizeConfig:
-    """About 48 columns for each thread, which read 16 bytes at once."""
-    return QuantizeConfig(max(1, min(16, 8192 // triton.next_power_of_2(k))), 4096, 4 if k <= 4096 else 8)
-
-
-def streamed_config(m: int) -> QuantizeConfig:
-    """Every program reads all of proj_down: the more rows it has the better, as long as all multiprocessors have one."""
+def quantize_default(m: int, rank: int, k: int, capability: tuple[int, int]) -> QuantizeConfig:
+    """Rows that are held: about 48 columns for each thread, which read 16 bytes at once. Rows that are streamed: every program
+    reads all of proj_down, so the more rows it has the better, as long as all multiprocessors have one."""
+    if INTERPRETED.value:  # whose time is the number of programs
+        return QuantizeConfig(64, 256, 4)
+    if rank == 0:
+        return QuantizeConfig(max(1, min(32, 8192 // triton.next_power_of_2(k))), 4096, 4 if k <= 4096 else 8)
     return QuantizeConfig(32, 128, 8, 3) if m >= 2048 else QuantizeConfig(16, 128, 4, 3)
+
+
+def quantize_configs(rank: int) -> tuple[QuantizeConfig, ...]:
+    """The space that is worth searching."""
+    if rank == 0:
+        return tuple(QuantizeConfig(rows, 4096, warps) for rows in (1, 2, 4, 8) for warps in (4, 8))
+    return tuple(
+        QuantizeConfig(rows, columns, warps, stages)
+        for rows in (16, 32, 64) for columns in (64, 128, 256) for warps in (4, 8, 16) for stages in (2, 3)
+    )  # fmt: skip
 
 
 def tile_width(width: int, limit: int) -> int:
@@ -52,8 +62,8 @@ def span_width(k: int, group: int, limit: int) -> int:
     return k // parts
 
 
-def hardware_e4m3(device: torch.device) -> bool:
-    return not INTERPRETED.value and torch.cuda.get_device_capability(device) >= (8, 9)
+def capability_of(device: torch.device) -> tuple[int, int]:
+    return (8, 0) if INTERPRETED.value else torch.cuda.get_device_capability(device)
 
 
 def holds_rows(k: int, rank: int, segments: int) -> bool:
@@ -64,7 +74,6 @@ def holds_rows(k: int, rank: int, segments: int) -> bool:
 
 def quantize_rows(
     x: Tensor,
-    config: QuantizeConfig,
     smooth: Tensor | None,
     proj_down: Tensor | None,
     format: str,
@@ -76,12 +85,15 @@ def quantize_rows(
     kind: str = "none",
     num_groups: int = 1,
     silu: bool = False,
+    config: QuantizeConfig | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch one of the kernels on x [M, K]. kind: "none", "layer", "rms" or "group", with its operands in norm."""
     m, k = x.shape
     rank = 0 if proj_down is None else proj_down.shape[1]
+    capability = capability_of(x.device)
+    config = config or quantize_default(m, rank, k, capability)
     four_bits, padded_rows = format in GROUP, triton.cdiv(m, 8) * 8
-    x = x if x.stride(1) == 1 else x.contiguous()
+    x = x if x.stride(1) == 1 or not k else x.contiguous()
     qx = torch.empty(m, k // 2 if four_bits else k, dtype=torch.uint8 if format == "fp8" else torch.int8, device=x.device)
     scale_dtype = {"int4": x.dtype, "nvfp4": torch.uint8}.get(format, torch.float32)
     ascales = torch.empty(k // GROUP[format] if four_bits else segments, padded_rows, dtype=scale_dtype, device=x.device)
@@ -92,11 +104,12 @@ def quantize_rows(
         width = span_width(k, GROUP[format], config.BLOCK_K) if four_bits else width
         spans, programs = 1, k // width
     norm = norm or Norm()
-    rows_each = [rows for rows in (norm.scale_rows, norm.shift_rows, norm.batch_rows) if rows > 1]
+    by_batch = (norm.mod_scale, norm.scale_rows), (norm.mod_shift, norm.shift_rows), (norm.mean, norm.batch_rows)
+    rows_each = [rows for tensor, rows in by_batch if tensor is not None]
     constants = dict(
         FORMAT=format, UNSIGNED=unsigned, FOUR_OVER_SIX=four_over_six, SHIFTED=shift != 0, NORM=kind, NUM_GROUPS=num_groups,
         SILU=silu, UNIFORM=all(rows == m or rows % config.BLOCK_M == 0 for rows in rows_each),
-        HARDWARE_E4M3=hardware_e4m3(x.device), K=k, WIDTH=width, SPANS=spans, BLOCK_M=config.BLOCK_M,
+        HARDWARE_E4M3=capability >= (8, 9), K=k, WIDTH=width, SPANS=spans, BLOCK_M=config.BLOCK_M,
         BLOCK_K=tile_width(width, config.BLOCK_K), num_warps=config.num_warps,
     )  # fmt: skip
     dense = (None if tensor is None else tensor.contiguous() for tensor in (smooth, proj_down))
