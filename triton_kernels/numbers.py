@@ -56,14 +56,16 @@ def quotient(x, divisor, reciprocal):
 
 @triton.jit
 def divide(x, divisor):
-    """x / divisor, infinities and NaN included, correctly rounded where one quotient of 16-bit numbers is and nothing is subnormal.
+    """x / divisor, infinities and NaN included, correctly rounded where that is a quotient of 16-bit numbers and nothing is subnormal.
 
-    No such quotient is so near the middle of two floats that the rounding of the reciprocal could matter.
+    No such quotient is so near the middle of two floats that the error of a reciprocal good to one bit could matter.
     """
     if INTERPRETED:
         return x / divisor
     else:
-        reciprocal = 1.0 / divisor
+        reciprocal = tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [divisor], dtype=tl.float32, is_pure=True, pack=1
+        )
         estimate = x * reciprocal
         return tl.where(tl.abs(estimate) < float("inf"), quotient(x, divisor, reciprocal), estimate)
 

@@ -27,6 +27,9 @@ def held_rows_kernel(
     """A program quantizes SPANS spans of WIDTH columns, all of them when the rows are to be normalized, in BLOCK_M rows."""
     MASKED: tl.constexpr = WIDTH % BLOCK_K != 0
     TILES: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K
+    EIGHT_BITS: tl.constexpr = FORMAT == "int8" or FORMAT == "fp8"
+    # Divided only once where that costs more than the registers for it.
+    DIVIDED: tl.constexpr = EIGHT_BITS and (SHIFTED or quantization.smooth is not None)
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     read = tl.minimum(rows, M - 1)
     first_span = tl.program_id(1) * SPANS
@@ -60,20 +63,31 @@ def held_rows_kernel(
             normalized += (y,)
         tiles = normalized
 
+    if DIVIDED:
+        divided = ()
+        for i in tl.static_range(SPANS * TILES):
+            columns, inside = tile_columns(first_span + i // TILES, i % TILES, WIDTH, BLOCK_K)
+            divided += (smoothed(tiles[i], quantization, columns, inside, SHIFTED, MASKED),)
+        tiles = divided
+
     for s in tl.static_range(SPANS):
         span = first_span + s
-        if FORMAT == "int8" or FORMAT == "fp8":
+        if EIGHT_BITS:
             peaks = tl.zeros([BLOCK_M, BLOCK_K], tl.int32)
             for i in tl.static_range(TILES):
-                columns, inside = tile_columns(span, i, WIDTH, BLOCK_K)
-                y = smoothed(tiles[s * TILES + i], quantization, columns, inside, SHIFTED, MASKED)
+                y = tiles[s * TILES + i]
+                if not DIVIDED:
+                    columns, inside = tile_columns(span, i, WIDTH, BLOCK_K)
+                    y = smoothed(y, quantization, columns, inside, SHIFTED, MASKED)
                 peaks = tl.maximum(peaks, magnitude_bits(y))
             scale = eight_bit_scale(tl.max(peaks, 1), FORMAT)
             store_scales(scale[:, None], quantization, rows, M, span + tl.arange(0, 1), tl.full([1], True, tl.int1))
         for i in tl.static_range(TILES):
             columns, inside = tile_columns(span, i, WIDTH, BLOCK_K)
-            y = smoothed(tiles[s * TILES + i], quantization, columns, inside, SHIFTED, MASKED)
-            if FORMAT == "int8" or FORMAT == "fp8":
+            y = tiles[s * TILES + i]
+            if not DIVIDED:
+                y = smoothed(y, quantization, columns, inside, SHIFTED, MASKED)
+            if EIGHT_BITS:
                 store_eight_bits(y, scale, quantization, rows, M, columns, inside, FORMAT, K, HARDWARE_E4M3)
             else:
                 first_column = span * WIDTH + i * BLOCK_K

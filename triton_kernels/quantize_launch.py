@@ -49,6 +49,8 @@ def quantize_configs(rank: int) -> tuple[QuantizeConfig, ...]:
 
 def tile_width(width: int, limit: int) -> int:
     """The largest power of two whose tiles waste an eighth at most, or the least of all."""
+    if INTERPRETED.value:  # whose time is the number of tiles
+        return max(16, min(limit, triton.next_power_of_2(width)))
     sizes = [16]
     while sizes[-1] < min(width, limit):
         sizes.append(2 * sizes[-1])
@@ -105,12 +107,14 @@ def quantize_rows(
         spans, programs = 1, k // width
     norm = norm or Norm()
     by_batch = (norm.mod_scale, norm.scale_rows), (norm.mod_shift, norm.shift_rows), (norm.mean, norm.batch_rows)
+    ranks = max(16, triton.next_power_of_2(rank))
+    limit = config.BLOCK_K if held else min(config.BLOCK_K, max(64, 8192 // ranks))  # 16 KiB of proj_down a stage
     rows_each = [rows for tensor, rows in by_batch if tensor is not None]
     constants = dict(
         FORMAT=format, UNSIGNED=unsigned, FOUR_OVER_SIX=four_over_six, SHIFTED=shift != 0, NORM=kind, NUM_GROUPS=num_groups,
         SILU=silu, UNIFORM=all(rows == m or rows % config.BLOCK_M == 0 for rows in rows_each),
         HARDWARE_E4M3=capability >= (8, 9), K=k, WIDTH=width, SPANS=spans, BLOCK_M=config.BLOCK_M,
-        BLOCK_K=tile_width(width, config.BLOCK_K), num_warps=config.num_warps,
+        BLOCK_K=tile_width(width, limit), num_warps=config.num_warps,
     )  # fmt: skip
     dense = (None if tensor is None else tensor.contiguous() for tensor in (smooth, proj_down))
     quantization = Quantization(*dense, shift, qx, ascales, low_rank_act, padded_rows)
@@ -119,7 +123,7 @@ def quantize_rows(
     if held:
         held_rows_kernel[(blocks, programs)](*operands, **constants)
     else:
-        ranks = max(16, triton.next_power_of_2(rank))
-        streamed_rows_kernel[(blocks,)](*operands, **constants, RANK=rank, BLOCK_R=ranks, num_stages=config.num_stages)
+        stages = config.num_stages if x.dtype.itemsize == 2 else 1
+        streamed_rows_kernel[(blocks,)](*operands, **constants, RANK=rank, BLOCK_R=ranks, num_stages=stages)
     codes = qx.view(torch.float8_e4m3fn) if format == "fp8" else qx
     return codes, ascales.view(torch.float8_e4m3fn) if format == "nvfp4" else ascales, low_rank_act

@@ -97,5 +97,5 @@ def eight_bit_codes(y, scale, FORMAT: tl.constexpr, HARDWARE_E4M3: tl.constexpr)
     if FORMAT == "int8":
         return rounded_bits(divide_by_scale(y, scale, -127.0, 127.0)).to(tl.int8)
     else:
-        codes = to_e4m3(divide_by_scale(y, scale, -448.0, 448.0), HARDWARE_E4M3)
-        return tl.where(scale == scale, codes, tl.full(codes.shape, 0x7F, tl.uint8))
+        nan_or_nothing = tl.where(scale == scale, -0.0, float("nan"))
+        return to_e4m3(divide_by_scale(y, scale, -448.0, 448.0) + nan_or_nothing, HARDWARE_E4M3)

@@ -10,11 +10,16 @@ from torch.utils._pytree import tree_leaves
 
 from ..registry import OPS
 from .device import reason_against_device
+from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
-TABLES: dict[str, dict[str, Rejects]] = {}
+TABLES: dict[str, dict[str, Rejects]] = {
+    "quantize_act": QUANTIZE_ACT,
+    "norm_quantize": NORM_QUANTIZE,
+    "group_norm_silu_quantize": GROUP_NORM,
+}
 
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:
