@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from ..registry import OPS
 from .device import reason_against_device
 from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
+from .small import CACHE, QK_NORM_ROPE
 
 Rejects = Callable[..., str | None]
 
@@ -19,6 +20,8 @@ TABLES: dict[str, dict[str, Rejects]] = {
     "quantize_act": QUANTIZE_ACT,
     "norm_quantize": NORM_QUANTIZE,
     "group_norm_silu_quantize": GROUP_NORM,
+    "qk_norm_rope": QK_NORM_ROPE,
+    "cache": CACHE,
 }
 
 
