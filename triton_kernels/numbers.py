@@ -41,7 +41,8 @@ def dot(a, b, accumulator):
 
 @triton.jit
 def quotient(x, divisor, reciprocal):
-    """x / divisor correctly rounded while nothing leaves the normal floats; `reciprocal` is that of divisor, rounded to nearest.
+    """x / divisor correctly rounded, for finite x and a result that is a normal float; `reciprocal` is that of divisor, rounded to
+    nearest.
 
     Source: Markstein, Computation of elementary functions on the IBM RISC System/6000, 1990, theorem 8.
     """
@@ -55,19 +56,42 @@ def quotient(x, divisor, reciprocal):
 
 
 @triton.jit
+def approximate_reciprocal(x):
+    """1 / x to within a unit of the last place, without the calls of an exact division."""
+    if INTERPRETED:
+        return 1.0 / x
+    else:
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def reciprocal_of(x):
+    """1 / x rounded to nearest, but for mantissas of ones alone; x and 1 / x are normal floats."""
+    approximation = approximate_reciprocal(x)
+    if INTERPRETED:
+        return approximation
+    else:
+        return tl.fma(approximation, tl.fma(approximation * -1.0, x, 1.0), approximation)
+
+
+@triton.jit
 def divide(x, divisor):
     """x / divisor, infinities and NaN included, correctly rounded where that is a quotient of 16-bit numbers and nothing is subnormal.
 
-    No such quotient is so near the middle of two floats that the error of a reciprocal good to one bit could matter.
+    No such quotient is so near the middle of two floats that the error of the reciprocal could matter.
     """
     if INTERPRETED:
         return x / divisor
     else:
-        reciprocal = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [divisor], dtype=tl.float32, is_pure=True, pack=1
-        )
+        reciprocal = approximate_reciprocal(divisor)
         estimate = x * reciprocal
         return tl.where(tl.abs(estimate) < float("inf"), quotient(x, divisor, reciprocal), estimate)
+
+
+@triton.jit
+def divide_by_constant(x, divisor: tl.constexpr):
+    """x / divisor for x >= 0, infinity and NaN included, correctly rounded."""
+    return tl.where(x < float("inf"), quotient(x, divisor, 1.0 / divisor), x)
 
 
 @triton.jit
@@ -93,7 +117,7 @@ def scale_from_peak(peak, largest_code: tl.constexpr, dtype: tl.constexpr):
     limit: tl.constexpr = FLOAT32_MAX / (largest_code + 1)
     if dtype == tl.float16:
         limit: tl.constexpr = FLOAT16_MAX
-    scale = tl.div_rn(peak, largest_code)
+    scale = divide_by_constant(peak, largest_code)
     scale = widen(round_to(tl.where(scale > limit, limit, scale), dtype))
     return round_to(tl.where(scale == 0, 1.0, scale), dtype)
 
@@ -108,7 +132,7 @@ def divide_by_scale(x, scale, lowest: tl.constexpr, highest: tl.constexpr):
     divisor = tl.where(scale == scale, scale * towards_one, 1.0)
     bound = tl.where(scale == scale, divisor, 0.0)
     x = tl.minimum(tl.maximum(x * towards_one, lowest * bound), highest * bound)
-    return quotient(x, divisor, tl.div_rn(1.0, divisor))
+    return quotient(x, divisor, reciprocal_of(divisor))
 
 
 @triton.jit

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from .numbers import (
+    divide_by_constant,
     divide_by_scale,
     float_of,
     from_e2m1,
@@ -42,7 +43,7 @@ def quantize_int4(y, UNSIGNED: tl.constexpr, scale_dtype: tl.constexpr):
 @triton.jit
 def round_blocks(blocks, peak, target: tl.constexpr, HARDWARE_E4M3: tl.constexpr):
     """Codes int32, scales as uint8 bits of E4M3 and in float32, that map each block's peak to target."""
-    scale = tl.div_rn(peak, target)
+    scale = divide_by_constant(peak, target)
     bits = to_e4m3(tl.where(scale < 2.0**-9, 2.0**-9, scale), HARDWARE_E4M3)
     scale = from_e4m3(bits)
     wide = scale[:, :, None]
@@ -97,5 +98,5 @@ def eight_bit_codes(y, scale, FORMAT: tl.constexpr, HARDWARE_E4M3: tl.constexpr)
     if FORMAT == "int8":
         return rounded_bits(divide_by_scale(y, scale, -127.0, 127.0)).to(tl.int8)
     else:
-        nan_or_nothing = tl.where(scale == scale, -0.0, float("nan"))
+        nan_or_nothing = tl.where(scale == scale, 0.0, float("nan")) * -1.0  # x + -0 is x, also for -0, which Triton cannot write
         return to_e4m3(divide_by_scale(y, scale, -448.0, 448.0) + nan_or_nothing, HARDWARE_E4M3)
