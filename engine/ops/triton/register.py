@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves
 from ..registry import OPS
 from .device import reason_against_device
 from .gemm import GEMM_NVFP4, GEMM_W4A4, GEMM_W8A8
+from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
+from .small import CACHE, QK_NORM_ROPE
 
 Rejects = Callable[..., str | None]
 
@@ -19,6 +21,11 @@ TABLES: dict[str, dict[str, Rejects]] = {
     "gemm_nvfp4": GEMM_NVFP4,
     "gemm_w4a4": GEMM_W4A4,
     "gemm_w8a8": GEMM_W8A8,
+    "quantize_act": QUANTIZE_ACT,
+    "norm_quantize": NORM_QUANTIZE,
+    "group_norm_silu_quantize": GROUP_NORM,
+    "qk_norm_rope": QK_NORM_ROPE,
+    "cache": CACHE,
 }
 
 
