@@ -10,11 +10,12 @@ from torch.utils._pytree import tree_leaves
 
 from ..registry import OPS
 from .device import reason_against_device
+from .gemm_w4a16 import TABLE as GEMM_W4A16
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
-TABLES: dict[str, dict[str, Rejects]] = {}
+TABLES: dict[str, dict[str, Rejects]] = {"gemm_w4a16": GEMM_W4A16}
 
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:
