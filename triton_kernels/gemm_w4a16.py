@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .gemv_w4a16 import gemv_w4a16_kernel
 from .low_rank import add_low_rank, low_rank_block
-from .nibbles import e2m1_to_half, e4m3_to_half, int4_to_float, split_nibbles
+from .nibbles import e2m1_to_halves, e4m3_to_half, int4_to_halves
 from .tuning import config_for, dtype_key
 
 GEMV_ROWS = 4
@@ -70,19 +70,20 @@ def gemm_w4a16_kernel(
         half_ks = k // 2 + tl.arange(0, BLOCK_K // 2)
         hidden = tl.load(x_rows + ks[None, :], row_is_in[:, None] & (ks < K)[None, :], 0.0)
         packed = tl.load(weight_rows + half_ks[None, :], column_is_in[:, None] & (half_ks < K // 2)[None, :], 0)
-        even, odd = split_nibbles(packed)
         if NVFP4:
             # Codes times block scales have at most 6 significant bits: exact in float16 and bfloat16.
             blocks = k // 16 + tl.arange(0, BLOCK_K // 16)
             scale_is_in = column_is_in[:, None] & (blocks < K // 16)[None, :]
             scales = e4m3_to_half(tl.load(wscales + blocks[None, :].to(tl.int64) * N + columns[:, None], scale_is_in, 0))
             scales = tl.broadcast_to(scales[:, :, None], (BLOCK_N, BLOCK_K // 16, 8)).reshape(BLOCK_N, BLOCK_K // 2)
-            weight = tl.join(e2m1_to_half(even) * scales, e2m1_to_half(odd) * scales).reshape(BLOCK_N, BLOCK_K)
+            even, odd = e2m1_to_halves(packed)
+            weight = tl.join(even * scales, odd * scales).reshape(BLOCK_N, BLOCK_K)
             weight = weight.to(tl.float32).to(DOT) if DOT == tl.bfloat16 else weight.to(DOT)
         else:
-            weight = tl.join(int4_to_float(even, DOT), int4_to_float(odd, DOT)).reshape(BLOCK_N, BLOCK_K)
+            even, odd = int4_to_halves(packed, tl.float16 if DOT == tl.float32 else DOT)
+            weight = tl.join(even, odd).reshape(BLOCK_N, BLOCK_K).to(DOT)
         if smooth is not None:
-            exact = hidden.to(tl.float32) / tl.load(smooth + ks, ks < K, 1.0).to(tl.float32)[None, :]
+            exact = hidden.to(tl.float32) * (1.0 / tl.load(smooth + ks, ks < K, 1.0).to(tl.float32))[None, :]
             hidden = exact.to(DOT)
         if NVFP4:
             acc = tl.dot(hidden, tl.trans(weight), acc, input_precision="ieee")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .nibbles import e2m1_to_half, e4m3_to_half, int4_to_float
+from .nibbles import e2m1_to_float, e4m3_to_half, int4_to_float
 
 
 @triton.jit
@@ -42,12 +42,11 @@ def gemv_w4a16_kernel(
         scales = e4m3_to_half(scales).to(tl.float32) if NVFP4 else scales.to(tl.float32)
         hidden = tl.load(x + rows[:, None] * K + ks[None, :], row_is_in[:, None] & (ks < K)[None, :], 0.0).to(tl.float32)
         if smooth is not None:
-            hidden /= tl.load(smooth + ks, ks < K, 1.0).to(tl.float32)[None, :]
+            hidden *= (1.0 / tl.load(smooth + ks, ks < K, 1.0).to(tl.float32))[None, :]
         parts = split_octets(hidden, BLOCK_M, WORDS)
         products = tl.zeros((BLOCK_M, BLOCK_N, WORDS), tl.float32)
         for i in tl.static_range(8):
-            codes = (eight >> (4 * i)) & 0xF
-            weight = e2m1_to_half(codes.to(tl.int16)).to(tl.float32) if NVFP4 else int4_to_float(codes, tl.float32)
+            weight = e2m1_to_float(eight >> (4 * i)) if NVFP4 else int4_to_float(eight >> (4 * i))
             products += parts[i][:, None, :] * weight[None, :, :]
         acc += products * scales[None, :, :]
     out = tl.sum(acc, 2)

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ..registry import OPS
+from .conv2d import TABLE as CONV2D
 from .device import reason_against_device
 from .gemm_w4a16 import TABLE as GEMM_W4A16
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
-TABLES: dict[str, dict[str, Rejects]] = {"gemm_w4a16": GEMM_W4A16}
+TABLES: dict[str, dict[str, Rejects]] = {"gemm_w4a16": GEMM_W4A16, "conv2d": CONV2D}
 
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:
