@@ -18,27 +18,28 @@ ELEMENTS_PER_CODE = {"int4": 2, "nvfp4": 2, "int8": 1, "fp8": 1}
 
 @dataclass(frozen=True)
 class Conv2dConfig:
-    """A block makes block_m pixels x block_n channels; a step reads block_k channels of one tap, 64 for int4: one group."""
+    """A program computes BLOCK_M pixels x BLOCK_N channels from steps of BLOCK_K channels of one tap; of int4 64, which is one group."""
 
-    block_m: int
-    block_n: int
-    block_k: int
+    BLOCK_M: int
+    BLOCK_N: int
+    BLOCK_K: int
     num_warps: int
     num_stages: int
 
 
-def conv2d_default(m: int, n: int, k: int, capability: tuple[int, int]) -> Conv2dConfig:
+def conv2d_default(m: int, n: int, k: int, capability: tuple[int, int], format: str) -> Conv2dConfig:
     if triton.knobs.runtime.interpret:  # whose time is the number of tiles
         return Conv2dConfig(128, 256, 64, 4, 1)
-    if m <= 512 or n <= 64:
-        return Conv2dConfig(64, 64, 64, 4, 4)
-    return Conv2dConfig(128, 128, 64, 8, 3)
+    channels = 64 if format in ("int4", "nvfp4") else 128
+    if m <= 512 or n <= 64 or (format == "nvfp4" and capability < (9, 0)):
+        return Conv2dConfig(64, 64, channels, 4, 3)
+    return Conv2dConfig(128, 128, channels, 8, 3)
 
 
 def conv2d_configs() -> tuple[Conv2dConfig, ...]:
     """What is worth measuring, for any GPU and size."""
     tiles = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8))
-    return tuple(Conv2dConfig(bm, bn, 64, warps, stages) for bm, bn, warps in tiles for stages in (3, 4))
+    return tuple(Conv2dConfig(*tile[:2], channels, tile[2], stages) for tile in tiles for channels in (64, 128) for stages in (3, 4))
 
 
 @triton.jit
@@ -167,19 +168,20 @@ def conv2d_gate_residual(
     if not y.numel():
         return y
     native_fp8 = format == "fp8" and capability_of(qx.device) >= (8, 9)
-    config = config_for("conv2d", qx.device, format, m, n, taps * qx.shape[1] * ELEMENTS_PER_CODE[format])
-    block_bytes = config.block_k // ELEMENTS_PER_CODE[format]
+    sizes = (m, n, taps * qx.shape[1] * ELEMENTS_PER_CODE[format])
+    config = config_for("conv2d", qx.device, format, *sizes, conv2d_default(*sizes, capability_of(qx.device), format))
+    block_bytes = (64 if format == "int4" else config.BLOCK_K) // ELEMENTS_PER_CODE[format]
     bits = (lambda tensor: tensor.contiguous().view(torch.uint8)) if not native_fp8 else torch.Tensor.contiguous
     codes = [bits(tensor) if format == "fp8" else tensor.contiguous() for tensor in (qx, qweight)]
     scales = [bits(tensor) if format == "nvfp4" else tensor.contiguous() for tensor in (ascales, wscales)]
     companions = (tensor if tensor is None else tensor.contiguous() for tensor in (low_rank_act, proj_up, bias, gate, residual))
-    conv2d_kernel[(triton.cdiv(m, config.block_m), triton.cdiv(n, config.block_n))](
+    conv2d_kernel[(triton.cdiv(m, config.BLOCK_M), triton.cdiv(n, config.BLOCK_N))](
         codes[0], scales[0], codes[1], scales[1], wtscale, *companions, y,
         m, n, rank, m // gate.shape[0] if gate is not None else 1,
         ascales.shape[1], qx.shape[1], 1 if format == "nvfp4" else ascales.shape[0],
         *in_size, height, width, kernel[1], taps, *stride, *padding, *dilation,
         FORMAT=format, NATIVE_FP8=native_fp8,
-        BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_BYTES=block_bytes, BLOCK_R=low_rank_block(rank),
+        BLOCK_M=config.BLOCK_M, BLOCK_N=config.BLOCK_N, BLOCK_BYTES=block_bytes, BLOCK_R=low_rank_block(rank),
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return y

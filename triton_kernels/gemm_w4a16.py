@@ -9,47 +9,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .gemv_w4a16 import gemv_w4a16_kernel
+from .gemv_w4a16 import MOST_ROWS, gemv_w4a16_default, gemv_w4a16_kernel
 from .low_rank import add_low_rank, low_rank_block
 from .nibbles import e2m1_to_halves, e4m3_to_half, int4_to_halves
-from .tuning import config_for, dtype_key
+from .tuning import capability_of, config_for
 
-GEMV_ROWS = 4
 TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
 @dataclass(frozen=True)
 class W4A16Config:
-    """A block makes block_m x block_n outputs, block_k columns of x at a time: 64 in a tile, which is one int4 group."""
+    """A program computes BLOCK_M x BLOCK_N of y from steps of BLOCK_K columns: 64, which is one int4 group."""
 
-    block_m: int
-    block_n: int
-    block_k: int
+    BLOCK_M: int
+    BLOCK_N: int
+    BLOCK_K: int
     num_warps: int
     num_stages: int
 
 
-def gemm_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W4A16Config:
-    if m <= GEMV_ROWS:
-        block_m = triton.next_power_of_2(m)
-        return W4A16Config(block_m, 16 if n >= 4096 else 8, 1024 // block_m, 4, 1)
-    if m <= 16:
-        return W4A16Config(16, 64, 64, 4, 5)
+def gemm_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int], dtype: torch.dtype) -> W4A16Config:
+    if dtype == torch.float32:  # multiplied without tensor cores
+        return W4A16Config(32, 64, 64, 4, 2)
     if m <= 64:
-        return W4A16Config(triton.next_power_of_2(m), 64, 64, 4, 4)
+        return W4A16Config(max(16, triton.next_power_of_2(m)), 64, 64, 4, 4)
     return W4A16Config(128, 128, 64, 8, 3) if capability >= (9, 0) else W4A16Config(64, 128, 64, 4, 3)
 
 
-def gemm_w4a16_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[W4A16Config]:
-    """The space that is searched for M = m."""
-    if m <= GEMV_ROWS:
-        block_m = triton.next_power_of_2(m)
-        return [W4A16Config(block_m, bn, bk // block_m, warps, 1) for bn in (8, 16) for bk in (512, 1024) for warps in (2, 4)]
-    if m <= 64:
-        rows = max(16, triton.next_power_of_2(m))
-        return [W4A16Config(rows, bn, 64, 4, stages) for bn in (32, 64, 128) for stages in (3, 5)]
-    tiles = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8))
-    return [W4A16Config(bm, bn, 64, warps, stages) for bm, bn, warps in tiles for stages in (3, 4)]
+def gemm_w4a16_configs() -> tuple[W4A16Config, ...]:
+    """What is worth measuring, for any GPU and size."""
+    tiles = ((16, 32, 4), (16, 64, 4), (16, 128, 4), (32, 64, 4), (64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8))
+    return tuple(W4A16Config(bm, bn, 64, warps, stages) for bm, bn, warps in tiles for stages in (3, 5))
 
 
 @triton.jit
@@ -125,20 +115,25 @@ def gemm_w4a16(
         return y
     nvfp4 = wscales.dtype == torch.float8_e4m3fn
     scales = wscales.contiguous().view(torch.uint8) if nvfp4 else wscales.contiguous()
-    config = config_for("gemm_w4a16", x.device, dtype_key(x.dtype, "nvfp4" if nvfp4 else "int4"), m, n, k)
     codes, companions = qweight.contiguous(), (low_rank_act.contiguous(), proj_up.contiguous(), bias)
-    operands = (x.contiguous(), smooth, codes, scales, wtscale, *companions, y, m, n, k, rank)
-    launch = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-    blocks = {"NVFP4": nvfp4, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
-    if m <= GEMV_ROWS:
-        words = codes.view(torch.int32)
-        gemv_w4a16_kernel[(triton.cdiv(n, config.block_n),)](
-            *operands[:2], words, *operands[3:], **blocks, BLOCK_R=triton.next_power_of_2(max(rank, 1)), **launch
-        )
+    further = (scales, wtscale, *companions, y, m, n, k, rank)
+    sizes, kind = (m, n, k), f"{'nvfp4' if nvfp4 else 'int4'}-{str(x.dtype).removeprefix('torch.')}"
+    capability = capability_of(x.device)
+    if m <= MOST_ROWS:
+        config = config_for("gemv_w4a16", x.device, kind, *sizes, gemv_w4a16_default(*sizes, capability))
+        block_m = triton.next_power_of_2(m)
+        blocks = {"BLOCK_M": block_m, "BLOCK_R": triton.next_power_of_2(max(rank, 1))}
+        gemv_w4a16_kernel[(triton.cdiv(n, config.BLOCK_N),)](
+            x.contiguous(), smooth, codes.view(torch.int32), *further,
+            NVFP4=nvfp4, **blocks, **vars(config) | {"BLOCK_K": config.BLOCK_K // block_m},
+        )  # fmt: skip
         return y
-    dot = torch.bfloat16 if smooth is not None and x.dtype != torch.float32 else x.dtype
-    two_parts = smooth is not None and x.dtype != torch.float32 and (x.dtype, out_dtype) != (torch.bfloat16, torch.bfloat16)
-    gemm_w4a16_kernel[(triton.cdiv(m, config.block_m), triton.cdiv(n, config.block_n))](
-        *operands, **blocks, DOT=TRITON_DTYPES[dot], TWO_PARTS=two_parts, BLOCK_R=low_rank_block(rank), **launch
-    )
+    config = config_for("gemm_w4a16", x.device, kind, *sizes, gemm_w4a16_default(*sizes, capability, x.dtype))
+    divided = smooth is not None and x.dtype != torch.float32
+    gemm_w4a16_kernel[(triton.cdiv(m, config.BLOCK_M), triton.cdiv(n, config.BLOCK_N))](
+        x.contiguous(), smooth, codes, *further,
+        NVFP4=nvfp4, DOT=tl.bfloat16 if divided else TRITON_DTYPES[x.dtype],
+        TWO_PARTS=divided and (x.dtype, out_dtype) != (torch.bfloat16, torch.bfloat16),
+        BLOCK_R=low_rank_block(rank), **vars(config),
+    )  # fmt: skip
     return y

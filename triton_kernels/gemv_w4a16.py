@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
 
 from .nibbles import e2m1_to_float, e4m3_to_half, int4_to_float
+
+
+MOST_ROWS = 4
+
+
+@dataclass(frozen=True)
+class GemvConfig:
+    """A block takes BLOCK_N rows of the weight, BLOCK_K columns at a time for one row of x and fewer for more."""
+
+    BLOCK_N: int
+    BLOCK_K: int
+    num_warps: int
+
+
+def gemv_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemvConfig:
+    if triton.knobs.runtime.interpret:  # whose time is the number of programs
+        return GemvConfig(256, 256, 4)
+    return GemvConfig(16 if n >= 4096 else 8, 1024, 4)
+
+
+def gemv_w4a16_configs() -> tuple[GemvConfig, ...]:
+    """What is worth measuring, for any GPU and size."""
+    return tuple(GemvConfig(rows, columns, warps) for rows in (4, 8, 16, 32) for columns in (512, 1024) for warps in (2, 4, 8))
 
 
 @triton.jit

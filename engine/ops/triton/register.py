@@ -12,6 +12,7 @@ from ..registry import OPS
 from .conv2d import TABLE as CONV2D
 from .device import reason_against_device
 from .gemm_w4a16 import TABLE as GEMM_W4A16
+from .tuned import hand_in_cache_folder
 
 Rejects = Callable[..., str | None]
 
@@ -21,7 +22,10 @@ TABLES: dict[str, dict[str, Rejects]] = {"gemm_w4a16": GEMM_W4A16, "conv2d": CON
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:
     first = next(leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
-    return reason_against_device(first) or rejects(*args)
+    if reason := reason_against_device(first) or rejects(*args):
+        return reason
+    hand_in_cache_folder()
+    return None
 
 
 def register() -> None:
