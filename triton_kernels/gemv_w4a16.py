@@ -25,7 +25,7 @@ class GemvConfig:
 def gemv_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int]) -> GemvConfig:
     if triton.knobs.runtime.interpret:  # whose time is the number of programs
         return GemvConfig(256, 256, 4)
-    return GemvConfig(16 if n >= 4096 else 8, 1024, 4)
+    return GemvConfig(16 if n >= 4096 else 8, 512, 4)
 
 
 def gemv_w4a16_configs() -> tuple[GemvConfig, ...]:

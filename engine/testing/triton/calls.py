@@ -16,3 +16,8 @@ def empty_calls(op: str, shape: Shape, dtype: torch.dtype = torch.bfloat16) -> C
     with FakeTensorMode():
         calls = calls_of(op, shape, dtype)
     return tree_map_only(Tensor, lambda fake: torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype), calls)
+
+
+def one_of_each_kind(calls: Calls) -> Calls:
+    """The last call of those whose ids begin with the same word, which is a format or an activation."""
+    return {name: args for name, args in {name.split("-")[0]: (name, args) for name, args in calls.items()}.values()}
