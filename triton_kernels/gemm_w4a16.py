@@ -115,7 +115,8 @@ def gemm_w4a16(
         return y
     nvfp4 = wscales.dtype == torch.float8_e4m3fn
     scales = wscales.contiguous().view(torch.uint8) if nvfp4 else wscales.contiguous()
-    codes, companions = qweight.contiguous(), (low_rank_act.contiguous(), proj_up.contiguous(), bias)
+    codes = qweight.contiguous()
+    smooth, *companions = (None if each is None else each.contiguous() for each in (smooth, low_rank_act, proj_up, bias))
     further = (scales, wtscale, *companions, y, m, n, k, rank)
     sizes, kind = (m, n, k), f"{'nvfp4' if nvfp4 else 'int4'}-{str(x.dtype).removeprefix('torch.')}"
     capability = capability_of(x.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
@@ -13,18 +12,19 @@ SMALL_FLOATS = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn,
 LARGEST = {tl.float8e4nv: 448.0, tl.float8e5: 57344.0}
 
 
-def to_float32(handle: TensorHandle) -> np.ndarray:
+def to_float32(handle: TensorHandle):
+    """The values as a numpy array."""
     dtype = handle.dtype.scalar
     if dtype not in SMALL_FLOATS:
-        return handle.data.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(handle.data)).view(SMALL_FLOATS[dtype]).float().numpy()
+        return handle.data.astype("float32")
+    return torch.from_numpy(handle.data.copy()).view(SMALL_FLOATS[dtype]).float().numpy()
 
 
-def from_float32(values: np.ndarray, dtype: tl.dtype) -> TensorHandle:
-    """FP8 saturates, as Triton's conversion instructions do."""
+def from_float32(values, dtype: tl.dtype) -> TensorHandle:
+    """A numpy array rounded to dtype. FP8 saturates, as Triton's conversion instructions do."""
     if dtype not in SMALL_FLOATS:
         return TensorHandle(values.astype(interpreter._get_np_dtype(dtype)), dtype)
-    tensor = torch.from_numpy(np.array(values, np.float32))
+    tensor = torch.from_numpy(values.astype("float32"))
     if dtype in LARGEST:
         tensor = tensor.clamp(-LARGEST[dtype], LARGEST[dtype])
     bits = tensor.to(SMALL_FLOATS[dtype]).view(torch.int16 if dtype == tl.bfloat16 else torch.uint8).numpy()
@@ -62,5 +62,5 @@ def repair() -> None:
 
     builder.cast_impl, builder.create_fp_to_fp = cast_impl, create_fp_to_fp
     builder.binary_op, builder.create_dot = binary_op, create_dot
-    builder.get_bf16 = lambda self, value: from_float32(np.array([value], np.float32), tl.bfloat16)
+    builder.get_bf16 = lambda self, value: from_float32(torch.tensor([value]).numpy(), tl.bfloat16)
     interpreter._patch_lang_tensor = patch_lang_tensor
