@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 from ...env import setting
+
+
+def cache_folder() -> Path:
+    return setting("HALFBYTE_CACHE_DIR") / "triton"
 
 
 @functools.cache
@@ -12,4 +17,4 @@ def hand_in_cache_folder() -> None:
     """Once per process: triton_kernels reads no environment."""
     from ...triton_kernels.tuning import set_cache_folder
 
-    set_cache_folder(setting("HALFBYTE_CACHE_DIR") / "triton")
+    set_cache_folder(cache_folder())
