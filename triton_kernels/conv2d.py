@@ -36,10 +36,10 @@ def conv2d_default(m: int, n: int, k: int, capability: tuple[int, int], format: 
     return Conv2dConfig(128, 128, channels, 8, 3)
 
 
-def conv2d_configs() -> tuple[Conv2dConfig, ...]:
-    """What is worth measuring, for any GPU and size."""
+def conv2d_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[Conv2dConfig]:
+    """The space that is searched."""
     tiles = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8))
-    return tuple(Conv2dConfig(*tile[:2], channels, tile[2], stages) for tile in tiles for channels in (64, 128) for stages in (3, 4))
+    return [Conv2dConfig(bm, bn, channels, warps, stages) for bm, bn, warps in tiles for channels in (64, 128) for stages in (3, 4)]
 
 
 @triton.jit

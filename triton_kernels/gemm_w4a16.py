@@ -36,10 +36,13 @@ def gemm_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int], dtyp
     return W4A16Config(128, 128, 64, 8, 3) if capability >= (9, 0) else W4A16Config(64, 128, 64, 4, 3)
 
 
-def gemm_w4a16_configs() -> tuple[W4A16Config, ...]:
-    """What is worth measuring, for any GPU and size."""
-    tiles = ((16, 32, 4), (16, 64, 4), (16, 128, 4), (32, 64, 4), (64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8))
-    return tuple(W4A16Config(bm, bn, 64, warps, stages) for bm, bn, warps in tiles for stages in (3, 5))
+def gemm_w4a16_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[W4A16Config]:
+    """The space that is searched."""
+    if m <= 64:
+        tiles = [(max(16, triton.next_power_of_2(m)), columns, 4) for columns in (32, 64, 128)]
+    else:
+        tiles = [(64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8), (64, 256, 8), (128, 256, 8)]
+    return [W4A16Config(bm, bn, 64, warps, stages) for bm, bn, warps in tiles for stages in (3, 4, 5)]
 
 
 @triton.jit

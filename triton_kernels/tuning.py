@@ -1,7 +1,8 @@
 """Launch configurations, looked up in a call and searched for only when asked.
 
 First the user's file for this GPU, then the one shipped for its architecture, then the default the kernel names. An op's config
-is a frozen dataclass whose fields are launch arguments; `<op>_configs()` beside the kernel lists those worth measuring.
+is a frozen dataclass whose fields are launch arguments; `<op>_configs(m, n, k, capability)` beside the kernel
+lists those worth measuring.
 """
 
 from __future__ import annotations

@@ -35,19 +35,22 @@ def compiling_for(capability: int) -> Iterator[list]:
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise RuntimeError("TRITON_INTERPRET: unset or 0 needed to compile Triton kernels, got 1")
+    import torch
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
     compiled: list = []
-    run, active = JITFunction.run, driver._active
+    run, active, own_capability = JITFunction.run, driver._active, torch.cuda.get_device_capability
 
     def compile_only(self, *args, grid, warmup, **options):
         compiled.append(run(self, *args, grid=grid, warmup=True, **options))
 
     driver.set_active(AbsentGpu(capability))
     JITFunction.run = compile_only
+    torch.cuda.get_device_capability = lambda device=None: divmod(capability, 10)
     try:
         yield compiled
     finally:
         JITFunction.run = run
+        torch.cuda.get_device_capability = own_capability
         driver.set_active(active)

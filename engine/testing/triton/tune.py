@@ -28,15 +28,15 @@ class Tuned:
         return default / self.best.milliseconds if default else float("inf")
 
 
-def space_of(op: str) -> tuple:
-    """The configurations that `<op>_configs()` lists in a file of triton_kernels; none where there is no such function."""
-    for file in (op, *TABLES):
+def space_of(request: Any, capability: tuple[int, int]) -> tuple:
+    """What `<op>_configs(m, n, k, capability)` lists in a file of triton_kernels; nothing where there is no such function."""
+    for file in (request.op, *TABLES):
         try:
             module = importlib.import_module(f"...triton_kernels.{file}", __package__)
         except ModuleNotFoundError:
             continue
-        if configs := getattr(module, f"{op}_configs", None):
-            return tuple(configs())
+        if configs := getattr(module, f"{request.op}_configs", None):
+            return tuple(configs(request.m, request.n, request.k, capability))
     return ()
 
 
@@ -58,14 +58,14 @@ def tune_call(op: str, args: tuple, known: set[str], measure: Callable[[Callable
     Raises NoBackendError where Triton does not take the call.
     """
     from ...triton_kernels.search import fastest, milliseconds_of, requests_of, trials
-    from ...triton_kernels.tuning import trying
+    from ...triton_kernels.tuning import capability_of, trying
 
     def call() -> Any:
         with use_backend("triton"):
             return OPS[op](*args)
 
     for request in requests_of(call)[1]:
-        if request.key in known or not (space := space_of(request.op)):
+        if request.key in known or not (space := space_of(request, capability_of(request.device))):
             continue
         known.add(request.key)
         with trying(request.op, request.default):
