@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import triton
@@ -27,7 +28,7 @@ class Conv2dConfig:
     num_stages: int
 
 
-def conv2d_default(m: int, n: int, k: int, capability: tuple[int, int], format: str) -> Conv2dConfig:
+def conv2d_default(format: str, m: int, n: int, k: int, capability: tuple[int, int]) -> Conv2dConfig:
     if triton.knobs.runtime.interpret:  # whose time is the number of tiles
         return Conv2dConfig(128, 256, 64, 4, 1)
     channels = 64 if format in ("int4", "nvfp4") else 128
@@ -169,7 +170,7 @@ def conv2d_gate_residual(
         return y
     native_fp8 = format == "fp8" and capability_of(qx.device) >= (8, 9)
     sizes = (m, n, taps * qx.shape[1] * ELEMENTS_PER_CODE[format])
-    config = config_for("conv2d", qx.device, format, *sizes, conv2d_default(*sizes, capability_of(qx.device), format))
+    config = config_for("conv2d", qx.device, format, *sizes, partial(conv2d_default, format), conv2d_configs)
     block_bytes = (64 if format == "int4" else config.BLOCK_K) // ELEMENTS_PER_CODE[format]
     bits = (lambda tensor: tensor.contiguous().view(torch.uint8)) if not native_fp8 else torch.Tensor.contiguous
     codes = [bits(tensor) if format == "fp8" else tensor.contiguous() for tensor in (qx, qweight)]

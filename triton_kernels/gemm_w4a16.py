@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .gemv_w4a16 import MOST_ROWS, gemv_w4a16_default, gemv_w4a16_kernel
+from .gemv_w4a16 import MOST_ROWS, gemv_w4a16_configs, gemv_w4a16_default, gemv_w4a16_kernel
 from .low_rank import add_low_rank, low_rank_block
 from .nibbles import e2m1_to_halves, e4m3_to_half, int4_to_halves
-from .tuning import capability_of, config_for
+from .tuning import config_for
 
 TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -28,9 +28,12 @@ class W4A16Config:
     num_stages: int
 
 
-def gemm_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int], dtype: torch.dtype) -> W4A16Config:
-    if dtype == torch.float32:  # multiplied without tensor cores
-        return W4A16Config(32, 64, 64, 4, 2)
+def gemm_float32_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W4A16Config:
+    """For products without tensor cores."""
+    return W4A16Config(32, 64, 64, 4, 2)
+
+
+def gemm_w4a16_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W4A16Config:
     if m <= 64:
         return W4A16Config(max(16, triton.next_power_of_2(m)), 64, 64, 4, 4)
     return W4A16Config(128, 128, 64, 8, 3) if capability >= (9, 0) else W4A16Config(64, 128, 64, 4, 3)
@@ -122,9 +125,8 @@ def gemm_w4a16(
     smooth, *companions = (None if each is None else each.contiguous() for each in (smooth, low_rank_act, proj_up, bias))
     further = (scales, wtscale, *companions, y, m, n, k, rank)
     sizes, kind = (m, n, k), f"{'nvfp4' if nvfp4 else 'int4'}-{str(x.dtype).removeprefix('torch.')}"
-    capability = capability_of(x.device)
     if m <= MOST_ROWS:
-        config = config_for("gemv_w4a16", x.device, kind, *sizes, gemv_w4a16_default(*sizes, capability))
+        config = config_for("gemv_w4a16", x.device, kind, *sizes, gemv_w4a16_default, gemv_w4a16_configs)
         block_m = triton.next_power_of_2(m)
         blocks = {"BLOCK_M": block_m, "BLOCK_R": triton.next_power_of_2(max(rank, 1))}
         gemv_w4a16_kernel[(triton.cdiv(n, config.BLOCK_N),)](
@@ -132,7 +134,8 @@ def gemm_w4a16(
             NVFP4=nvfp4, **blocks, **vars(config) | {"BLOCK_K": config.BLOCK_K // block_m},
         )  # fmt: skip
         return y
-    config = config_for("gemm_w4a16", x.device, kind, *sizes, gemm_w4a16_default(*sizes, capability, x.dtype))
+    default = gemm_float32_default if x.dtype == torch.float32 else gemm_w4a16_default
+    config = config_for("gemm_w4a16", x.device, kind, *sizes, default, gemm_w4a16_configs)
     divided = smooth is not None and x.dtype != torch.float32
     gemm_w4a16_kernel[(triton.cdiv(m, config.BLOCK_M), triton.cdiv(n, config.BLOCK_N))](
         x.contiguous(), smooth, codes, *further,

@@ -35,15 +35,14 @@ def requests_of(call: Callable[[], Any]) -> tuple[Any, list[Request]]:
 def trials(
     call: Callable[[], Any],
     request: Request,
-    configs: Iterable[Any],
     reason_against: Callable[[Any], str | None],
     measure: Callable[[Callable[[], Any]], float] = milliseconds_of,
 ) -> Iterator[Trial]:
-    """Run the call with the default and then every other configuration of the request's op.
+    """Run the call with the default and then every other configuration in the request's space.
 
     reason_against(result): None, or one sentence why it is not the default's result; then it is not measured.
     """
-    for config in dict.fromkeys((request.default, *configs)):
+    for config in request.space:
         with trying(request.op, config):
             try:
                 reason = reason_against(call())

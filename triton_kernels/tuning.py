@@ -1,14 +1,14 @@
 """Launch configurations, looked up in a call and searched for only when asked.
 
-First the user's file for this GPU, then the one shipped for its architecture, then the default the kernel names. An op's config
-is a frozen dataclass whose fields are launch arguments; `<op>_configs(m, n, k, capability)` beside the kernel
-lists those worth measuring.
+First the user's file for this GPU, then the one shipped for its architecture, then the kernel's own default. An op's config is a
+frozen dataclass whose fields are launch arguments; beside the kernel are `<op>_default(m, n, k, capability)`, which gives one, and
+`<op>_configs` with the same arguments, which lists those worth measuring.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,12 @@ class Request:
     n: int
     k: int
     default: Any
+    configs: Callable[..., Iterable[Any]]
+
+    @property
+    def space(self) -> tuple:
+        """The default, then the others worth measuring, each once."""
+        return tuple(dict.fromkeys((self.default, *self.configs(self.m, self.n, self.k, capability_of(self.device)))))
 
     @property
     def key(self) -> str:
@@ -67,18 +73,30 @@ def capability_of(device: torch.device) -> tuple[int, int]:
     return divmod(triton.runtime.driver.active.get_current_target().arch, 10)
 
 
-def config_for(op: str, device: torch.device, dtype: str, m: int, n: int, k: int, default: Config) -> Config:
-    """The configuration of this call. default: what the op's own pure function of sizes and GPU names."""
-    for listener in _listeners.get():
-        listener.append(Request(op, device, dtype, m, n, k, default))
+def config_for(
+    op: str,
+    device: torch.device,
+    dtype: str,
+    m: int,
+    n: int,
+    k: int,
+    default: Callable[[int, int, int, tuple[int, int]], Config],
+    configs: Callable[[int, int, int, tuple[int, int]], Iterable[Config]],
+) -> Config:
+    """The configuration of this call."""
+    if listeners := _listeners.get():
+        request = Request(op, device, dtype, m, n, k, default(m, n, k, capability_of(device)), configs)
+        for listener in listeners:
+            listener.append(request)
     if (trial := _trials.get().get(op)) is not None:
         return trial
-    if device.type != "cuda":
-        return default
-    place = (device.index, op, dtype, triton.next_power_of_2(m), n, k)
-    if place not in _remembered:
-        _remembered[place] = _find(Request(op, device, dtype, m, n, k, default))
-    return _remembered[place] or default
+    if device.type == "cuda":
+        place = (device.index, op, dtype, triton.next_power_of_2(m), n, k)
+        if place not in _remembered:
+            _remembered[place] = _find(Request(op, device, dtype, m, n, k, default(m, n, k, capability_of(device)), configs))
+        if (found := _remembered[place]) is not None:
+            return found
+    return default(m, n, k, capability_of(device))
 
 
 def _find(request: Request) -> Any:

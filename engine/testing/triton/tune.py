@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,18 +27,6 @@ class Tuned:
         return default / self.best.milliseconds if default else float("inf")
 
 
-def space_of(request: Any, capability: tuple[int, int]) -> tuple:
-    """What `<op>_configs(m, n, k, capability)` lists in a file of triton_kernels; nothing where there is no such function."""
-    for file in (request.op, *TABLES):
-        try:
-            module = importlib.import_module(f"...triton_kernels.{file}", __package__)
-        except ModuleNotFoundError:
-            continue
-        if configs := getattr(module, f"{request.op}_configs", None):
-            return tuple(configs(request.m, request.n, request.k, capability))
-    return ()
-
-
 def tunable_ops() -> list[str]:
     return [op for table in TABLES.values() for op in table if OPS[op].missing("triton") is None]
 
@@ -58,18 +45,18 @@ def tune_call(op: str, args: tuple, known: set[str], measure: Callable[[Callable
     Raises NoBackendError where Triton does not take the call.
     """
     from ...triton_kernels.search import fastest, milliseconds_of, requests_of, trials
-    from ...triton_kernels.tuning import capability_of, trying
+    from ...triton_kernels.tuning import trying
 
     def call() -> Any:
         with use_backend("triton"):
             return OPS[op](*args)
 
     for request in requests_of(call)[1]:
-        if request.key in known or not (space := space_of(request, capability_of(request.device))):
+        if request.key in known:
             continue
         known.add(request.key)
         with trying(request.op, request.default):
             want = call()
-        tried = tuple(trials(call, request, space, lambda got: reason_against_result(op, args, want, got), measure or milliseconds_of))
+        tried = tuple(trials(call, request, lambda got: reason_against_result(op, args, want, got), measure or milliseconds_of))
         if best := fastest(tried):
             yield Tuned(request, tried, best)

@@ -13,8 +13,8 @@ pytest.importorskip("triton")
 
 from halfbyte.cli import main
 from halfbyte.ops import OPS, use_backend
-from halfbyte.testing import LAYER_SHAPES, Inputs
-from halfbyte.testing.triton.tune import space_of, tunable_ops, tune_call
+from halfbyte.testing import LAYER_SHAPES, Inputs, Shape, calls_of
+from halfbyte.testing.triton.tune import tunable_ops, tune_call
 from halfbyte.triton_kernels import search, tuned_files, tuning
 
 GPU = torch.device("cuda", 0)
@@ -27,6 +27,7 @@ class Config:
 
 
 DEFAULT, FASTER = Config(64, 4), Config(128, 8)
+RESULTS = {DEFAULT: 1.0, FASTER: 2.0, Config(32, 2): 1.0, Config(16, 1): None}
 
 
 @pytest.fixture
@@ -42,11 +43,11 @@ def folder(tmp_path, monkeypatch):
 
 
 def looked_up(m=4096, n=3072, k=3072, op="gemm", dtype="int8"):
-    return tuning.config_for(op, GPU, dtype, m, n, k, DEFAULT)
+    return tuning.config_for(op, GPU, dtype, m, n, k, lambda *sizes: DEFAULT, lambda *sizes: RESULTS)
 
 
 def requested(m=4096):
-    return tuning.Request("gemm", GPU, "int8", m, 3072, 3072, DEFAULT)
+    return tuning.Request("gemm", GPU, "int8", m, 3072, 3072, DEFAULT, lambda *sizes: RESULTS)
 
 
 def test_what_was_measured_serves_the_rows_up_to_the_next_power_of_two(folder):
@@ -127,17 +128,16 @@ def test_a_trial_is_of_one_op_and_one_thread(folder):
     assert seen == [DEFAULT] and looked_up() == DEFAULT
 
 
-def test_the_fastest_that_gives_the_right_result_wins():
-    results = {DEFAULT: 1.0, FASTER: 2.0, Config(32, 2): 1.0, Config(16, 1): None}
+def test_the_fastest_that_gives_the_right_result_wins(folder):
     milliseconds = {DEFAULT: 3.0, FASTER: 1.0, Config(32, 2): 2.0}
 
     def call():
-        if results[looked_up()] is None:
+        if RESULTS[looked_up()] is None:
             raise RuntimeError("out of resources: shared memory")
-        return results[looked_up()]
+        return RESULTS[looked_up()]
 
-    tried = list(search.trials(call, requested(), results, lambda got: None if got == 1.0 else "wrong", lambda call: milliseconds[looked_up()]))
-    assert [trial.config for trial in tried] == list(results)
+    tried = list(search.trials(call, requested(), lambda got: None if got == 1.0 else "wrong", lambda call: milliseconds[looked_up()]))
+    assert [trial.config for trial in tried] == list(RESULTS)
     assert [trial.reason for trial in tried] == [None, "wrong", None, "RuntimeError: out of resources: shared memory"]
     assert search.fastest(tried).config == Config(32, 2)
     assert search.fastest(tried[1:2]) is None
@@ -148,7 +148,7 @@ def test_an_op_is_tuned_over_its_space_once():
     args = (inputs.normal(9, 64), None, *inputs.weight(24, 64, "int4"), None, *inputs.companions(9, 24, 0, False), torch.bfloat16)
     known, counts = set(), iter(range(100, 0, -1))
     (tuned,) = tune_call("gemm_w4a16", args, known, lambda call: float(next(counts)))
-    assert len(tuned.tried) >= len(space_of(tuned.request, (8, 0))) > 3 and all(trial.reason is None for trial in tuned.tried)
+    assert len(tuned.tried) == len(tuned.request.space) > 3 and all(trial.reason is None for trial in tuned.tried)
     assert tuned.best is tuned.tried[-1] and tuned.speedup > 1
     assert known == {"gemm_w4a16 int4-bfloat16 16 24 64"}
     assert list(tune_call("gemm_w4a16", args, known)) == []
@@ -171,12 +171,17 @@ def test_a_configuration_that_gives_another_result_is_not_kept(monkeypatch):
     assert refused and all(trial.config.BLOCK_N > 64 and "is over the bfloat16 limit" in trial.reason for trial in refused)
 
 
-@pytest.mark.parametrize("shape", LAYER_SHAPES, ids=lambda shape: shape.name)
-@pytest.mark.parametrize("op", ["gemv_w4a16", *tunable_ops()])
-def test_spaces_are_small_and_without_repetition(op, shape):
-    for capability in ((8, 0), (8, 9), (9, 0), (12, 0)):
-        space = space_of(tuning.Request(op, torch.device("cpu"), "", shape.m, shape.n, shape.k, None), capability)
-        assert len(set(space)) == len(space) <= 24
+@pytest.mark.parametrize("op", tunable_ops())
+def test_spaces_are_small_and_without_repetition(op):
+    with tuning.listening() as heard, use_backend("triton"):
+        for args in calls_of(op, Shape("small", 5, 128, 128)).values():
+            OPS[op](*args)
+    for request in heard:
+        for m, n, k in {(shape.m, shape.n, shape.k) for shape in LAYER_SHAPES}:
+            for capability in ((8, 0), (8, 9), (9, 0), (10, 0), (12, 0)):
+                space = tuple(request.configs(m, n, k, capability))
+                assert len(set(space)) == len(space) <= 36
+                assert {type(config) for config in space} == {type(request.default)}
 
 
 def test_the_command_needs_a_gpu_and_says_so(monkeypatch, capsys):
