@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .numbers import dot, round_to, widen
+from .low_rank import add_low_rank, low_rank_block
+from .numbers import round_to, widen
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,12 @@ def epilogue_operands(
     return EpilogueOperands(*dense, out, 1 if epilogue.gate is None else m // epilogue.gate.shape[0])
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def epilogue_constants(rank: int, epilogue: Epilogue) -> dict[str, int | str]:
-    """The branch is multiplied BLOCK_R ranks at a time; tensor cores need 16."""
-    block = min(max(triton.next_power_of_2(rank), 16), 32)
-    return {"RANK": rank, "BLOCK_R": block, "ACTIVATION": epilogue.activation, "GLU": epilogue.glu}
-
-
-@triton.jit
-def add_low_rank(y, rows, weight_rows, operands, RANK: tl.constexpr, BLOCK_R: tl.constexpr):
-    for first in tl.static_range(0, RANK, BLOCK_R):
-        ranks = first + tl.arange(0, BLOCK_R)
-        act_pointers = operands.low_rank_act + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
-        up_pointers = operands.proj_up + weight_rows.to(tl.int64)[None, :] * RANK + ranks[:, None]
-        if RANK % BLOCK_R:
-            act = tl.load(act_pointers, mask=(ranks < RANK)[None, :], other=0.0)
-            up = tl.load(up_pointers, mask=(ranks < RANK)[:, None], other=0.0)
-        else:
-            act, up = tl.load(act_pointers), tl.load(up_pointers)
-        y = dot(act, up, y)
-    return y
+    return {"RANK": rank, "BLOCK_R": low_rank_block(rank), "ACTIVATION": epilogue.activation, "GLU": epilogue.glu}
 
 
 @triton.jit
@@ -95,7 +83,7 @@ def finish(
 ):  # fmt: skip
     """Complete the float32 product of a tile and store what the op makes of it."""
     if RANK:
-        y = add_low_rank(y, rows, weight_rows, operands, RANK, BLOCK_R)
+        y = add_low_rank(y, operands.low_rank_act, operands.proj_up, rows, weight_rows, M, N, RANK, BLOCK_R)
     if operands.bias is not None:
         y += widen(tl.load(operands.bias + weight_rows))[None, :]
     PAIR: tl.constexpr = 1 if GLU == "none" else 2

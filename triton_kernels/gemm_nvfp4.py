@@ -7,11 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish
+from .epilogue import Epilogue, dtype_name, epilogue_constants, epilogue_operands, finish
 from .fused_ops import fused_ops
-from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+from .gemm_tiles import GemmConfig, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
 from .nibbles import e2m1_to_halves, e4m3_to_half
 from .numbers import INTERPRETED
+from .tuning import capability_of, config_for
 
 BLOCK_SCALED_CAPABILITIES = ((10, 0), (10, 3), (12, 0), (12, 1))
 BLOCK_SIZE = tl.constexpr(16)
@@ -98,9 +99,9 @@ def gemm_nvfp4(
     operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue)
     if not operands.out.numel():
         return operands.out
-    m, (n, rank), k, capability = qx.shape[0], proj_up.shape, 2 * qx.shape[1], capability_of(qx.device)
-    config = gemm_nvfp4_default(m, n, k, capability)
-    scaled = capability in BLOCK_SCALED_CAPABILITIES
+    m, (n, rank), k = qx.shape[0], proj_up.shape, 2 * qx.shape[1]
+    config = config_for("gemm_nvfp4", qx.device, dtype_name(out_dtype), m, n, k, gemm_nvfp4_default, gemm_nvfp4_configs)
+    scaled = capability_of(qx.device) in BLOCK_SCALED_CAPABILITIES
     codes, scales = torch.uint8, torch.float8_e4m3fn if scaled else torch.uint8
     gemm_nvfp4_kernel[config.grid(m, n)](
         qx.contiguous().view(codes), ascales.contiguous().view(scales), qweight.contiguous().view(codes),

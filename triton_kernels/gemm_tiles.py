@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
-
-from .numbers import INTERPRETED
 
 @dataclass(frozen=True)
 class GemmConfig:
@@ -23,13 +20,6 @@ class GemmConfig:
 
     def grid(self, m: int, n: int) -> tuple[int]:
         return (triton.cdiv(m, self.BLOCK_M) * triton.cdiv(n, self.BLOCK_N),)
-
-
-def capability_of(device: torch.device) -> tuple[int, int]:
-    """Of the GPU that kernels are compiled for; in the interpreter the oldest that is supported."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)
-    return (8, 0) if INTERPRETED.value else divmod(triton.runtime.driver.active.get_current_target().arch, 10)
 
 
 @triton.jit

@@ -7,11 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish
+from .epilogue import Epilogue, dtype_name, epilogue_constants, epilogue_operands, finish
 from .fused_ops import fused_ops
-from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+from .gemm_tiles import GemmConfig, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
 from .nibbles import nibbles_at_top
 from .numbers import INTERPRETED, widen
+from .tuning import config_for
 
 GROUP_SIZE = tl.constexpr(64)
 
@@ -82,7 +83,8 @@ def gemm_w4a4(
     if not operands.out.numel():
         return operands.out
     m, (n, rank), k = qx.shape[0], proj_up.shape, 2 * qx.shape[1]
-    config = gemm_w4a4_default(m, n, k, capability_of(qx.device))
+    kind = f"{'unsigned' if act_unsigned else 'signed'}-{dtype_name(out_dtype)}"
+    config = config_for("gemm_w4a4", qx.device, kind, m, n, k, gemm_w4a4_default, gemm_w4a4_configs)
     gemm_w4a4_kernel[config.grid(m, n)](
         qx.contiguous(), ascales.contiguous(), qweight.contiguous(), wscales.contiguous(), operands, m, n, ascales.shape[1],
         K=k, ACT_UNSIGNED=act_unsigned, **epilogue_constants(rank, epilogue), **vars(config),

@@ -10,10 +10,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .epilogue import Epilogue, epilogue_constants, epilogue_operands, finish
+from .epilogue import Epilogue, dtype_name, epilogue_constants, epilogue_operands, finish
 from .fused_ops import fused_ops
-from .gemm_tiles import GemmConfig, capability_of, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
+from .gemm_tiles import GemmConfig, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
 from .numbers import INTERPRETED
+from .tuning import capability_of, config_for
 
 
 DATACENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
@@ -128,6 +129,19 @@ def gemm_w8a8_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W8
     return W8A8Config(128, 128, 128, 8, 8, 3) if capability in DATACENTRE else W8A8Config(128, 128, 64, 8, 8, 4)
 
 
+def narrowed(config: W8A8Config) -> W8A8Config:
+    return replace(config, BLOCK_N=min(config.BLOCK_N, 128), PERSISTENT=False)
+
+
+def gemm_w8a8_narrow_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[W8A8Config]:
+    return list(dict.fromkeys(map(narrowed, gemm_w8a8_configs(m, n, k, capability))))
+
+
+def gemm_w8a8_narrow_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W8A8Config:
+    """For sums that are rescaled, since they and their float32 total both take registers, and for float32 operands."""
+    return narrowed(gemm_w8a8_default(m, n, k, capability))
+
+
 def programs_of(config: W8A8Config, m: int, n: int, device: torch.device) -> int:
     (tiles,) = config.grid(m, n)
     if not config.PERSISTENT or device.type != "cuda":
@@ -165,10 +179,12 @@ def gemm_w8a8(
     (m, k), (n, rank), segments = qx.shape, proj_up.shape, ascales.shape[0]
     is_e4m3, capability = qx.dtype == torch.float8_e4m3fn, capability_of(qx.device)
     width = columns_per_sum(k, segments, is_e4m3, capability)
-    config = gemm_w8a8_default(m, n, k, capability)
-    # Sums and their float32 total both take registers; float32 operands take shared memory beside the next tile's.
+    kind = f"{'e4m3' if is_e4m3 else 'int8'}-{dtype_name(out_dtype)}"
     if width < k or operands.has_float32:
-        config = replace(config, BLOCK_N=min(config.BLOCK_N, 128), PERSISTENT=False)
+        kind, default, configs = f"{kind}-narrow", gemm_w8a8_narrow_default, gemm_w8a8_narrow_configs
+    else:
+        default, configs = gemm_w8a8_default, gemm_w8a8_configs
+    config = config_for("gemm_w8a8", qx.device, kind, m, n, k, default, configs)
     x, weight = qx.contiguous(), qweight.contiguous()
     aligned = k % 16 == 0 and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0
     # A descriptor fills up with zeros beyond K, not beyond a segment.

@@ -1,6 +1,7 @@
 """The Triton products where the conformance suite does not reach: ranks, ragged edges, segments, float16, descriptors, tiles."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from halfbyte.testing.products import operands
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from halfbyte.triton_kernels import gemm_nvfp4, gemm_w4a4, gemm_w8a8
-from halfbyte.triton_kernels.gemm_tiles import GemmConfig
+from halfbyte.triton_kernels.tuning import trying
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
@@ -53,8 +54,7 @@ def unsigned(args):
 
 
 def with_capability(monkeypatch, capability):
-    for module in MODULES.values():
-        monkeypatch.setattr(module, "capability_of", lambda device: capability)
+    monkeypatch.setattr(gemm_w8a8, "capability_of", lambda device: capability)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -89,14 +89,23 @@ def test_operands_need_not_be_contiguous(format):
 
 @pytest.mark.parametrize("glu", ["none", "value_first", "gate_first"])
 @pytest.mark.parametrize("format", FORMATS)
-def test_small_tiles_in_every_order_give_the_same_bits(format, glu, monkeypatch):
+def test_small_tiles_in_every_order_give_the_same_bits(format, glu):
     name = FORMATS[format]
     args = (*on_device(operands(name, Shape("tiles", 100, 80, 128), torch.bfloat16, format=format)), "silu", glu)
     want = check(f"{name}_act", args)
-    block_k = 64 if format == "int4" else 128
+    default = getattr(MODULES[name], f"{name}_default")(100, 80, 128, (8, 0))
     for group in (1, 2, 8):
-        monkeypatch.setattr(MODULES[name], f"{name}_default", lambda *sizes, group=group: GemmConfig(64, 32, block_k, group, 4, 2))
-        assert torch.equal(run(f"{name}_act", args), want)
+        small = replace(default, BLOCK_M=64, BLOCK_N=32, BLOCK_K=64, GROUP_M=group)
+        with trying(name, small):
+            assert torch.equal(run(f"{name}_act", args), want)
+
+
+def test_a_program_that_computes_many_tiles_gives_the_same_bits(monkeypatch):
+    args = on_device(operands("gemm_w8a8", Shape("persistent", 100, 80, 128), torch.bfloat16))
+    want = check("gemm_w8a8", args)
+    monkeypatch.setattr(gemm_w8a8, "programs_of", lambda *args: 2)
+    with trying("gemm_w8a8", gemm_w8a8.W8A8Config(64, 32, 64, 8, 4, 2, PERSISTENT=True)):
+        assert torch.equal(run("gemm_w8a8", args), want)
 
 
 @pytest.mark.parametrize("glu", ["none", "gate_first"])
