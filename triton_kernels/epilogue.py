@@ -28,7 +28,7 @@ class Epilogue:
 
 
 class EpilogueOperands(NamedTuple):
-    """low_rank_act [M, R], proj_up [N, R], bias [N], gate [M / rows_per_gate, N], residual [M, N]; out [M, N], or N/2 after a glu."""
+    """low_rank_act [M, R], proj_up [N, R], bias [N], gate [M / rows_per_gate, N], residual [M, N]; out [M, N] or [M, N/2]."""
 
     low_rank_act: Tensor | None
     proj_up: Tensor | None
@@ -86,34 +86,36 @@ def finish(
         y = add_low_rank(y, operands.low_rank_act, operands.proj_up, rows, weight_rows, M, N, RANK, BLOCK_R)
     if operands.bias is not None:
         y += widen(tl.load(operands.bias + weight_rows))[None, :]
-    PAIR: tl.constexpr = 1 if GLU == "none" else 2
-    store(y, tile_m, tile_n * (y.shape[1] // PAIR), M, N // PAIR, operands, ACTIVATION, GLU)
-
-
-@triton.jit
-def store(y, tile_m, first_column, M, WIDTH, operands, ACTIVATION: tl.constexpr, GLU: tl.constexpr):
-    """WIDTH: columns of the output; first_column: the tile's first one."""
-    if y.shape[1] > 64:  # in parts, so that registers hold addresses, residual and activation of few columns at a time
-        left, right = tl.split(y.reshape(y.shape[0], 2, y.shape[1] // 2).permute(0, 2, 1))
-        columns: tl.constexpr = y.shape[1] // 2 if GLU == "none" else y.shape[1] // 4
-        store(left, tile_m, first_column, M, WIDTH, operands, ACTIVATION, GLU)
-        store(right, tile_m, first_column + columns, M, WIDTH, operands, ACTIVATION, GLU)
-    else:
-        store_part(activate_pairs(y, ACTIVATION, GLU), tile_m, first_column, M, WIDTH, operands)
-
-
-@triton.jit
-def activate_pairs(y, ACTIVATION: tl.constexpr, GLU: tl.constexpr):
-    """activation(y), or value * activation(gate) of neighbouring columns."""
     if GLU == "none":
-        return activate(y, ACTIVATION)
+        store(y, None, tile_m, tile_n * y.shape[1], M, N, operands, ACTIVATION)
     else:
-        first, second = tl.split(y.reshape(y.shape[0], y.shape[1] // 2, 2))
+        first, second = halves(y)
         if GLU == "value_first":
-            return first * activate(second, ACTIVATION)
+            store(first, second, tile_m, tile_n * first.shape[1], M, N // 2, operands, ACTIVATION)
         else:
             tl.static_assert(GLU == "gate_first")
-            return activate(first, ACTIVATION) * second
+            store(second, first, tile_m, tile_n * first.shape[1], M, N // 2, operands, ACTIVATION)
+
+
+@triton.jit
+def halves(y):
+    """The left and the right columns, which lie in the same threads."""
+    return tl.split(y.reshape(y.shape[0], 2, y.shape[1] // 2).permute(0, 2, 1))
+
+
+@triton.jit
+def store(y, gates, tile_m, first_column, M, WIDTH, operands, ACTIVATION: tl.constexpr):
+    """activation(y), or y * activation(gates) where the unit is gated. WIDTH: columns of the output."""
+    if y.shape[1] > 64:  # in parts, so that registers hold addresses, residual and activation of few columns at a time
+        left, right = halves(y)
+        left_gates, right_gates = None, None
+        if gates is not None:
+            left_gates, right_gates = halves(gates)
+        store(left, left_gates, tile_m, first_column, M, WIDTH, operands, ACTIVATION)
+        store(right, right_gates, tile_m, first_column + y.shape[1] // 2, M, WIDTH, operands, ACTIVATION)
+    else:
+        y = activate(y, ACTIVATION) if gates is None else y * activate(gates, ACTIVATION)
+        store_part(y, tile_m, first_column, M, WIDTH, operands)
 
 
 @triton.jit

@@ -40,13 +40,13 @@ def rows_of_tile(tile_m, M, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def weight_rows_of_tile(tile_n, N, BLOCK_N: tl.constexpr, GLU: tl.constexpr):
-    """Rows of the weight, clamped like those of x. A gated unit's halves alternate, so that each pair meets in one thread."""
-    offsets = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    """Rows of the weight, clamped like those of x. A gated unit's tile takes rows of both halves, so a pair meets in one thread."""
+    offsets = tl.arange(0, BLOCK_N)
     if GLU == "none":
-        return tl.minimum(offsets, N - 1)
+        return tl.minimum(tile_n * BLOCK_N + offsets, N - 1)
     else:
-        half = N // 2
-        return tl.minimum(offsets // 2, half - 1) + offsets % 2 * half
+        HALF: tl.constexpr = BLOCK_N // 2
+        return tl.minimum(tile_n * HALF + offsets % HALF, N // 2 - 1) + offsets // HALF * (N // 2)
 
 
 @triton.jit

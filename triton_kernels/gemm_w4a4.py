@@ -1,4 +1,4 @@
-"""The INT4 product, group by group: codes are widened to INT8, which all tensor cores multiply, and each group's sums rescaled."""
+"""The INT4 product: codes widened to INT8, which all tensor cores multiply, and the sums rescaled group by group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from .numbers import INTERPRETED, widen
 from .tuning import config_for
 
 GROUP_SIZE = tl.constexpr(64)
-
 
 UNSIGNED_NIBBLES = tl.constexpr("""{
     .reg .b32 high;

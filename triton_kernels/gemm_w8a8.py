@@ -45,7 +45,7 @@ def sum_of_codes(
             if GLU == "none":
                 weight_codes = weight.load([tile_n * BLOCK_N, k])
             else:
-                weight_codes = weight.load([tile_n * (BLOCK_N // 2), 0, k]).reshape(BLOCK_N, BLOCK_K)
+                weight_codes = weight.load([0, tile_n * (BLOCK_N // 2), k]).reshape(BLOCK_N, BLOCK_K)
         else:
             x_codes = load_tile(x, rows, K, k, first + WIDTH, BLOCK_K, RAGGED_K)
             weight_codes = load_tile(weight, weight_rows, K, k, first + WIDTH, BLOCK_K, RAGGED_K)
@@ -109,12 +109,13 @@ def gemm_w8a8_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> li
     if m <= 64:
         return [W8A8Config(64, columns, 128, 8, 4, stages) for columns in (64, 128) for stages in (3, 4)]
     if capability not in DATACENTRE:
-        return [W8A8Config(128, 128, step, 8, warps, stages) for step, stages in ((64, 3), (64, 4), (128, 3)) for warps in (4, 8)]
+        steps = ((64, 3), (64, 4), (128, 3))
+        return [W8A8Config(128, 128, step, 8, warps, stages) for step, stages in steps for warps in (4, 8)]
     square = [W8A8Config(128, 128, 128, 8, warps, stages) for warps in (4, 8) for stages in (3, 4)]
     if capability != (9, 0):
         return square
     tiles = ((128, 256, 4, 4), (128, 256, 8, 4), (128, 256, 16, 4), (128, 256, 8, 3), (256, 128, 8, 4))
-    large = [W8A8Config(rows, columns, 128, group, 8, stages, turns) for rows, columns, group, stages in tiles for turns in (False, True)]
+    large = [W8A8Config(*tile[:2], 128, tile[2], 8, tile[3], persistent) for tile in tiles for persistent in (False, True)]
     return [*square, W8A8Config(128, 128, 256, 8, 8, 3), *large]
 
 
@@ -165,8 +166,8 @@ def descriptors(qx: Tensor, qweight: Tensor, config: GemmConfig, glu: str) -> tu
     x = TensorDescriptor.from_tensor(qx, [config.BLOCK_M, config.BLOCK_K])
     if glu == "none":
         return x, TensorDescriptor.from_tensor(qweight, [config.BLOCK_N, config.BLOCK_K])
-    pairs = [n // 2, 2, k], [k, n // 2 * k, 1], [config.BLOCK_N // 2, 2, config.BLOCK_K]
-    return x, TensorDescriptor(qweight, *pairs)
+    both_halves = [2, n // 2, k], [n // 2 * k, k, 1], [2, config.BLOCK_N // 2, config.BLOCK_K]
+    return x, TensorDescriptor(qweight, *both_halves)
 
 
 def gemm_w8a8(
