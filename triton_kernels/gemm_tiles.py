@@ -40,7 +40,7 @@ def rows_of_tile(tile_m, M, BLOCK_M: tl.constexpr):
 
 @triton.jit
 def weight_rows_of_tile(tile_n, N, BLOCK_N: tl.constexpr, GLU: tl.constexpr):
-    """Rows of the weight, clamped like those of x. A gated unit's tile takes rows of both halves, so a pair meets in one thread."""
+    """Rows of the weight, clamped like those of x. A gated unit's tile has rows of both halves: pairs meet in a thread."""
     offsets = tl.arange(0, BLOCK_N)
     if GLU == "none":
         return tl.minimum(tile_n * BLOCK_N + offsets, N - 1)
