@@ -31,8 +31,8 @@ class QuantizeConfig:
 def quantize_default(m: int, n: int, k: int, capability: tuple[int, int]) -> QuantizeConfig:
     """For x [m, k] and rank n.
 
-    Rows that are held: about 48 columns for each thread, which reads 16 bytes at once. Rows that are streamed: every program reads
-    all of proj_down, so the more rows it has the better, as long as all multiprocessors have one.
+    Rows that are held: about 48 columns for each thread, which reads 16 bytes at once. Rows that are streamed: every program
+    reads all of proj_down, so the more rows it has the better, as long as all multiprocessors have one.
     """
     if INTERPRETED.value:  # whose time is the number of programs
         return QuantizeConfig(64, 256, 4)
@@ -114,7 +114,9 @@ def quantize_rows(
     norm = norm or Norm()
     by_batch = (norm.mod_scale, norm.scale_rows), (norm.mod_shift, norm.shift_rows), (norm.mean, norm.batch_rows)
     ranks = max(16, triton.next_power_of_2(rank))
-    limit = config.BLOCK_K if held else min(config.BLOCK_K, max(64, 8192 // ranks))  # 16 KiB of proj_down a stage
+    limit = config.BLOCK_K
+    if not held:  # 16 KiB of proj_down a stage; wider tiles of a norm would spill registers
+        limit = min(limit, max(64, 8192 // ranks), limit if kind == "none" else 128)
     rows_each = [rows for tensor, rows in by_batch if tensor is not None]
     constants = dict(
         FORMAT=format, UNSIGNED=unsigned, FOUR_OVER_SIX=four_over_six, SHIFTED=shift != 0, NORM=kind, NUM_GROUPS=num_groups,
