@@ -1,5 +1,7 @@
 """Configurations: found without a search, kept whole, checked before they are kept, and no broken file stops a call."""
 
+from __future__ import annotations
+
 import json
 import sys
 import threading
@@ -24,9 +26,10 @@ GPU = torch.device("cuda", 0)
 class Config:
     BLOCK_M: int
     num_warps: int
+    PERSISTENT: bool = False
 
 
-DEFAULT, FASTER = Config(64, 4), Config(128, 8)
+DEFAULT, FASTER = Config(64, 4), Config(128, 8, PERSISTENT=True)
 RESULTS = {DEFAULT: 1.0, FASTER: 2.0, Config(32, 2): 1.0, Config(16, 1): None}
 
 
@@ -86,9 +89,12 @@ BROKEN = {
     "a list": "[]",
     "no configs": json.dumps({"triton": tuned_files.triton.__version__}),
     "a text for a number": json.dumps(
-        {"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_M": "64", "num_warps": 4}}}
+        {"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_M": "64", "num_warps": 4, "PERSISTENT": False}}}
     ),
-    "another field": json.dumps({"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_N": 64, "num_warps": 4}}}),
+    "another field": json.dumps({"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_N": 64, "num_warps": 4, "PERSISTENT": False}}}),
+    "a number for a flag": json.dumps(
+        {"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_M": 64, "num_warps": 4, "PERSISTENT": 1}}}
+    ),
     "no bytes of text": "\udcff",
 }
 
