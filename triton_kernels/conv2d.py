@@ -172,9 +172,11 @@ def conv2d_gate_residual(
     sizes = (m, n, taps * qx.shape[1] * ELEMENTS_PER_CODE[format])
     config = config_for("conv2d", qx.device, format, *sizes, partial(conv2d_default, format), conv2d_configs)
     block_bytes = (64 if format == "int4" else config.BLOCK_K) // ELEMENTS_PER_CODE[format]
-    bits = (lambda tensor: tensor.contiguous().view(torch.uint8)) if not native_fp8 else torch.Tensor.contiguous
-    codes = [bits(tensor) if format == "fp8" else tensor.contiguous() for tensor in (qx, qweight)]
-    scales = [bits(tensor) if format == "nvfp4" else tensor.contiguous() for tensor in (ascales, wscales)]
+    codes, scales = [qx.contiguous(), qweight.contiguous()], [ascales.contiguous(), wscales.contiguous()]
+    if format == "fp8" and not native_fp8:
+        codes = [tensor.view(torch.uint8) for tensor in codes]
+    if format == "nvfp4":
+        scales = [tensor.view(torch.uint8) for tensor in scales]
     companions = (tensor if tensor is None else tensor.contiguous() for tensor in (low_rank_act, proj_up, bias, gate, residual))
     conv2d_kernel[(triton.cdiv(m, config.BLOCK_M), triton.cdiv(n, config.BLOCK_N))](
         codes[0], scales[0], codes[1], scales[1], wtscale, *companions, y,
