@@ -47,7 +47,8 @@ def _stored(path: Path) -> dict[str, Any]:
 
 def _config(path: Path, key: str, kind: type, fields: Any) -> Any:
     types = {field.name: field.type for field in dataclasses.fields(kind)}  # as text, "int" or "bool"
-    if isinstance(fields, dict) and fields.keys() == types.keys() and all(_is(types[name], value) for name, value in fields.items()):
+    complete = isinstance(fields, dict) and fields.keys() == types.keys()
+    if complete and all(_is(types[name], value) for name, value in fields.items()):
         return kind(**fields)
     _warn(path, f"{key!r} needs positive integers, true or false for {', '.join(types)}")
     return None

@@ -28,14 +28,16 @@ def run(kernel: Any, grid: tuple[int, ...], values: list[Any], label: str) -> No
     packed = b""
     for type, value in zip(types, flat + [0] * (len(types) - len(flat)), strict=True):
         format = FORMATS[type]
-        packed += bytes(-len(packed) % struct.calcsize(format)) + struct.pack(format, value & 0xFFFFFFFF if format == "I" else value)
+        packed += bytes(-len(packed) % struct.calcsize(format))
+        packed += struct.pack(format, value & 0xFFFFFFFF if format == "I" else value)
     grid = (*grid, 1, 1)[:3]
     launch(parse(ptx), entry, grid, 32 * kernel.metadata.num_warps, kernel.metadata.shared, packed, Memory(spans), label)
 
 
 def bytes_of(tensor: Tensor) -> int:
     """From its first element to past its last one, strides included."""
-    return (sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1) * tensor.element_size()
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ CAPABILITIES = (80, 86, 89, 90, 100, 120)
 
 
 class AbsentGpu:
-    """What Triton asks of its driver before it compiles. Each capability is a device of its own, with its own compiled kernels."""
+    """What Triton asks of its driver before it compiles. Each capability is a device, with its own compiled kernels."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
@@ -48,8 +48,9 @@ def compiling_for(capability: int, then: Callable[..., None] | None = None) -> I
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         compiled.append(kernel)
         if then:
-            bound = self.signature.bind(*args, **{name: value for name, value in options.items() if name in self.signature.parameters})
-            then(kernel, grid, list(_values(kernel.src.signature, bound.arguments)), kernel.name)
+            named = {name: value for name, value in options.items() if name in self.signature.parameters}
+            arguments = self.signature.bind(*args, **named).arguments
+            then(kernel, grid, list(_values(kernel.src.signature, arguments)), kernel.name)
 
     driver.set_active(AbsentGpu(capability))
     JITFunction.run = compile_only

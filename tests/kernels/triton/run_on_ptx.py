@@ -1,4 +1,4 @@
-"""Run example calls of ops on the PTX that Triton makes of their kernels: capability, ops. Prints one line of JSON for each call."""
+"""Run example calls of ops on the PTX that Triton makes of their kernels: capability, ops. Prints a line of JSON for each."""
 
 import json
 import sys

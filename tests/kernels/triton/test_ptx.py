@@ -1,4 +1,4 @@
-"""What Triton makes of the kernels computes what the reference does: its PTX, inline assembly included, run instruction by instruction.
+"""What Triton makes of the kernels computes what the reference does: its PTX, inline assembly included, run on a CPU.
 
 Reads and writes outside the tensors are faults there, and the operands lie in poison.
 """
