@@ -1,7 +1,8 @@
-"""Compile the Triton kernels for GPUs that are not here: python bench/triton_gates.py [--op NAME] [--arch 90] [--quick] [--json OUT].
+"""Compile the Triton kernels for GPUs that are not here: python bench/triton_gates.py [--op NAME] [--arch 90] [--quick].
 
 Each op is called at sizes of real layers, everything it would launch is compiled, and the machine code is read: registers, local
-and shared memory, matrix instructions. Prints a table and exits 1 when a gate fails. Needs Triton, cuobjdump and nvdisasm, no GPU.
+and shared memory, matrix instructions. Prints a table and exits 1 when a gate fails; --json OUT keeps it. Needs Triton, cuobjdump
+and nvdisasm, no GPU.
 """
 
 from __future__ import annotations

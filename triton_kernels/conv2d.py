@@ -1,4 +1,4 @@
-"""conv2d and conv2d_gate_residual: matrix products whose rows are the pixels under one tap, each with its own activation scales."""
+"""conv2d and conv2d_gate_residual: matrix products whose rows are the pixels under one tap, each with its own scales."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ELEMENTS_PER_CODE = {"int4": 2, "nvfp4": 2, "int8": 1, "fp8": 1}
 
 @dataclass(frozen=True)
 class Conv2dConfig:
-    """A program computes BLOCK_M pixels x BLOCK_N channels from steps of BLOCK_K channels of one tap; of int4 64, which is one group."""
+    """A program computes BLOCK_M pixels x BLOCK_N channels from steps of BLOCK_K channels of one tap; of int4 one group, 64."""
 
     BLOCK_M: int
     BLOCK_N: int
@@ -37,10 +37,10 @@ def conv2d_default(format: str, m: int, n: int, k: int, capability: tuple[int, i
     return Conv2dConfig(128, 128, channels, 8, 3)
 
 
-def conv2d_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[Conv2dConfig]:
+def conv2d_configs(format: str, m: int, n: int, k: int, capability: tuple[int, int]) -> list[Conv2dConfig]:
     """The space that is searched."""
-    tiles = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8))
-    return [Conv2dConfig(bm, bn, channels, warps, stages) for bm, bn, warps in tiles for channels in (64, 128) for stages in (3, 4)]
+    tiles, steps = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8)), (64,) if format == "int4" else (64, 128)
+    return [Conv2dConfig(bm, bn, bk, warps, stages) for bm, bn, warps in tiles for bk in steps for stages in (3, 4)]
 
 
 @triton.jit
@@ -170,11 +170,13 @@ def conv2d_gate_residual(
         return y
     native_fp8 = format == "fp8" and capability_of(qx.device) >= (8, 9)
     sizes = (m, n, taps * qx.shape[1] * ELEMENTS_PER_CODE[format])
-    config = config_for("conv2d", qx.device, format, *sizes, partial(conv2d_default, format), conv2d_configs)
+    config = config_for("conv2d", qx.device, format, *sizes, partial(conv2d_default, format), partial(conv2d_configs, format))
     block_bytes = (64 if format == "int4" else config.BLOCK_K) // ELEMENTS_PER_CODE[format]
-    bits = (lambda tensor: tensor.contiguous().view(torch.uint8)) if not native_fp8 else torch.Tensor.contiguous
-    codes = [bits(tensor) if format == "fp8" else tensor.contiguous() for tensor in (qx, qweight)]
-    scales = [bits(tensor) if format == "nvfp4" else tensor.contiguous() for tensor in (ascales, wscales)]
+    codes, scales = [qx.contiguous(), qweight.contiguous()], [ascales.contiguous(), wscales.contiguous()]
+    if format == "fp8" and not native_fp8:
+        codes = [tensor.view(torch.uint8) for tensor in codes]
+    if format == "nvfp4":
+        scales = [tensor.view(torch.uint8) for tensor in scales]
     companions = (tensor if tensor is None else tensor.contiguous() for tensor in (low_rank_act, proj_up, bias, gate, residual))
     conv2d_kernel[(triton.cdiv(m, config.BLOCK_M), triton.cdiv(n, config.BLOCK_N))](
         codes[0], scales[0], codes[1], scales[1], wtscale, *companions, y,

@@ -1,4 +1,4 @@
-"""The matrix-vector form of gemm_w4a16: a block keeps some rows of the weight, reads them once, and adds up along K at the end."""
+"""The matrix-vector form of gemm_w4a16: a program keeps some rows of the weight, reads them once, and adds up at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_ROWS = 4
 
 @dataclass(frozen=True)
 class GemvConfig:
-    """A block takes BLOCK_N rows of the weight, BLOCK_K columns at a time for one row of x and fewer for more."""
+    """A program takes BLOCK_N rows of the weight, BLOCK_K columns at a time for one row of x and fewer for more."""
 
     BLOCK_N: int
     BLOCK_K: int

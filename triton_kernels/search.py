@@ -48,7 +48,7 @@ def trials(
                 reason = reason_against(call())
                 yield Trial(config, None if reason else measure(call), reason)
             except Exception as error:  # too many registers or bytes of shared memory, and whatever a compiler may raise
-                yield Trial(config, None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}")
+                yield Trial(config, None, f"{type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}")
 
 
 def fastest(tried: Iterable[Trial]) -> Trial | None:

@@ -46,11 +46,16 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path, key: str, kind: type, fields: Any) -> Any:
-    names = {field.name for field in dataclasses.fields(kind)}
-    if isinstance(fields, dict) and fields.keys() == names and all(type(value) is int and value > 0 for value in fields.values()):
+    types = {field.name: field.type for field in dataclasses.fields(kind)}  # as text, "int" or "bool"
+    complete = isinstance(fields, dict) and fields.keys() == types.keys()
+    if complete and all(_is(types[name], value) for name, value in fields.items()):
         return kind(**fields)
-    _warn(path, f"{key!r} needs positive integers for {', '.join(sorted(names))}")
+    _warn(path, f"{key!r} needs positive integers, true or false for {', '.join(types)}")
     return None
+
+
+def _is(type_name: str, value: Any) -> bool:
+    return type(value).__name__ == type_name and (type_name == "bool" or value > 0)
 
 
 @functools.cache

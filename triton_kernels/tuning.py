@@ -1,8 +1,8 @@
 """Launch configurations, looked up in a call and searched for only when asked.
 
 First the user's file for this GPU, then the one shipped for its architecture, then the kernel's own default. An op's config is a
-frozen dataclass whose fields are launch arguments; beside the kernel are `<op>_default(m, n, k, capability)`, which gives one, and
-`<op>_configs` with the same arguments, which lists those worth measuring.
+frozen dataclass whose fields are launch arguments; beside the kernel are `<op>_default(m, n, k, capability)`, which gives one,
+and `<op>_configs` with the same arguments, which lists those worth measuring.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def doctor(json_output: AsJson = False) -> None:
     for what, found, meaning in facts.findings():
         table.add_row(what, found, meaning)
     gpus = ", ".join(sorted(path.stem for path in tuned.glob("*.json")))
-    table.add_row("Triton configurations", str(tuned), f"measured for {gpus}" if gpus else "none measured: `halfbyte tune` does, on a GPU")
+    meaning = f"measured for {gpus}" if gpus else "none measured: `halfbyte tune` does, on a GPU"
+    table.add_row("Triton configurations", str(tuned), meaning)
     present = [backend for backend, ops in backends().items() if ops]
     table.add_row("backends", ", ".join(present), "an op runs on the first of these that accepts the call")
     for name, value in settings().items():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def tune(
     op: Annotated[list[str] | None, typer.Option("--op", help="Op to tune; repeat for more, all otherwise.")] = None,
-    shape: Annotated[list[str] | None, typer.Option("--shape", help="M,N,K of a layer; repeat for more, real layers otherwise.")] = None,
+    shape: Annotated[list[str] | None, typer.Option("--shape", help="M,N,K of a layer; repeat for more.")] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float16: what the layers compute in.")] = "bfloat16",
     json_output: AsJson = False,
 ) -> None:
@@ -55,7 +55,8 @@ def tune(
 
     keys: set[str] = set()
     rows, path = [], None
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True) as progress:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=len(op or known_ops) * len(shapes))
         for name in op or known_ops:
             for layer in shapes:

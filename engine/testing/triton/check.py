@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,34 +37,23 @@ class Compiled:
     @cached_property
     def resources(self) -> tuple[int, int]:
         """Registers of a thread, and bytes of local memory, which nothing but spilled registers is in."""
-        with self._file() as path:
+        with as_file(self.cubin) as path:
             _, registers, stack, _, local = RESOURCES.findall(run("cuobjdump", "-res-usage", path))[0]
         return int(registers), int(stack) + int(local)
 
     @cached_property
     def report(self) -> Report:
         """What the disassembly shows, which takes a second."""
-        with self._file() as path:
+        with as_file(self.cubin) as path:
             return report(kernels(path)[0], ARCHITECTURES.get(self.capability, str(self.capability)))
 
-    def _file(self):
-        return written(self.cubin)
 
-
-class written:
-    """The bytes as a file, while the context lasts."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def __enter__(self) -> Path:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "kernel.cubin"
-        path.write_bytes(self.content)
-        return path
-
-    def __exit__(self, *exception) -> None:
-        self.folder.cleanup()
+@contextlib.contextmanager
+def as_file(content: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(content)
+        yield path
 
 
 def compile_calls(op: str, calls: dict[str, tuple], capability: int) -> Iterator[Compiled]:

@@ -42,7 +42,8 @@ def failures(kernels: list[Compiled]) -> list[str]:
         if kernel.shared > (most := SHARED_BYTES[kernel.capability]):
             found.append(f"{name}: at most {most} bytes of shared memory are allowed, got {kernel.shared}")
     for gate in OPCODE_GATES:
-        for call in dict.fromkeys(kernel.call for kernel in kernels if gate.op == kernel.op and kernel.call.startswith(gate.call)):
+        under = [kernel for kernel in kernels if kernel.op == gate.op and kernel.call.startswith(gate.call)]
+        for call in dict.fromkeys(kernel.call for kernel in under):
             own = [kernel for kernel in kernels if kernel.call == call]
             if own[0].capability in gate.capabilities and not any(_has(kernel, gate.opcode) for kernel in own):
                 found.append(f"{gate.op} {call} for sm_{own[0].capability}: {gate.opcode} is needed, got none")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 CAPABILITIES = (80, 86, 89, 90, 100, 120)
 
 
 class AbsentGpu:
-    """What Triton asks of its driver before it compiles. Each capability is a device of its own, with its own compiled kernels."""
+    """What Triton asks of its driver before it compiles. Each capability is a device, with its own compiled kernels."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
@@ -28,8 +28,10 @@ class AbsentGpu:
 
 
 @contextlib.contextmanager
-def compiling_for(capability: int) -> Iterator[list]:
+def compiling_for(capability: int, then: Callable[..., None] | None = None) -> Iterator[list]:
     """Launches of Triton kernels compile for sm_<capability> and are listed, as Triton's CompiledKernel, instead of run.
+
+    then(kernel, grid, values of its parameters, name) is called after each.
 
     Raises RuntimeError where Triton was told to interpret kernels, which it cannot take back.
     """
@@ -43,7 +45,12 @@ def compiling_for(capability: int) -> Iterator[list]:
     run, active, own_capability = JITFunction.run, driver._active, torch.cuda.get_device_capability
 
     def compile_only(self, *args, grid, warmup, **options):
-        compiled.append(run(self, *args, grid=grid, warmup=True, **options))
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        compiled.append(kernel)
+        if then:
+            named = {name: value for name, value in options.items() if name in self.signature.parameters}
+            arguments = self.signature.bind(*args, **named).arguments
+            then(kernel, grid, list(_values(kernel.src.signature, arguments)), kernel.name)
 
     driver.set_active(AbsentGpu(capability))
     JITFunction.run = compile_only
@@ -54,3 +61,17 @@ def compiling_for(capability: int) -> Iterator[list]:
         JITFunction.run = run
         torch.cuda.get_device_capability = own_capability
         driver.set_active(active)
+
+
+def _values(signature: dict, arguments: dict) -> Iterator:
+    """What a kernel gets at run time, in order: everything that its signature does not hold for constant."""
+    for name, kind in signature.items():
+        yield from _flat(kind, arguments.get(name))
+
+
+def _flat(kind, value) -> Iterator:
+    if isinstance(kind, tuple):
+        for one, each in zip(kind, value, strict=True):
+            yield from _flat(one, each)
+    elif kind != "constexpr":
+        yield value

@@ -39,7 +39,9 @@ def reason_against_result(op: str, args: tuple, want: Any, got: Any) -> str | No
     return None
 
 
-def tune_call(op: str, args: tuple, known: set[str], measure: Callable[[Callable[[], Any]], float] | None = None) -> Iterator[Tuned]:
+def tune_call(
+    op: str, args: tuple, known: set[str], measure: Callable[[Callable[[], Any]], float] | None = None
+) -> Iterator[Tuned]:
     """Search for every look-up of this call whose key is not known yet; adds the keys. measure: milliseconds of a call.
 
     Raises NoBackendError where Triton does not take the call.

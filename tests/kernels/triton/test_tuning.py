@@ -1,5 +1,7 @@
 """Configurations: found without a search, kept whole, checked before they are kept, and no broken file stops a call."""
 
+from __future__ import annotations
+
 import json
 import sys
 import threading
@@ -24,9 +26,10 @@ GPU = torch.device("cuda", 0)
 class Config:
     BLOCK_M: int
     num_warps: int
+    PERSISTENT: bool = False
 
 
-DEFAULT, FASTER = Config(64, 4), Config(128, 8)
+DEFAULT, FASTER = Config(64, 4), Config(128, 8, PERSISTENT=True)
 RESULTS = {DEFAULT: 1.0, FASTER: 2.0, Config(32, 2): 1.0, Config(16, 1): None}
 
 
@@ -81,14 +84,18 @@ def test_a_tuned_file_keeps_what_was_in_it(folder):
     assert [path.name for path in folder.iterdir()] == ["NVIDIA_H200.json"]
 
 
+def file_with(**fields):
+    return json.dumps({"triton": tuned_files.triton.__version__, "configs": {requested().key: fields}})
+
+
 BROKEN = {
     "cut off": '{"triton": "',
     "a list": "[]",
     "no configs": json.dumps({"triton": tuned_files.triton.__version__}),
-    "a text for a number": json.dumps(
-        {"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_M": "64", "num_warps": 4}}}
-    ),
-    "another field": json.dumps({"triton": tuned_files.triton.__version__, "configs": {requested().key: {"BLOCK_N": 64, "num_warps": 4}}}),
+    "a text for a number": file_with(BLOCK_M="64", num_warps=4, PERSISTENT=False),
+    "a number for a flag": file_with(BLOCK_M=64, num_warps=4, PERSISTENT=1),
+    "no warps": file_with(BLOCK_M=64, num_warps=0, PERSISTENT=False),
+    "another field": file_with(BLOCK_N=64, num_warps=4, PERSISTENT=False),
     "no bytes of text": "\udcff",
 }
 
@@ -136,7 +143,10 @@ def test_the_fastest_that_gives_the_right_result_wins(folder):
             raise RuntimeError("out of resources: shared memory")
         return RESULTS[looked_up()]
 
-    tried = list(search.trials(call, requested(), lambda got: None if got == 1.0 else "wrong", lambda call: milliseconds[looked_up()]))
+    def reason_against(got):
+        return None if got == 1.0 else "wrong"
+
+    tried = list(search.trials(call, requested(), reason_against, lambda call: milliseconds[looked_up()]))
     assert [trial.config for trial in tried] == list(RESULTS)
     assert [trial.reason for trial in tried] == [None, "wrong", None, "RuntimeError: out of resources: shared memory"]
     assert search.fastest(tried).config == Config(32, 2)

@@ -27,7 +27,9 @@ def assert_agrees(args):
 
 
 @pytest.mark.parametrize("format", ["int4", "nvfp4"])
-@pytest.mark.parametrize(("m", "n", "k", "rank"), [(1, 8, 64, 0), (3, 40, 1088, 33), (4, 72, 192, 5), (5, 72, 192, 16), (70, 136, 128, 40)])
+@pytest.mark.parametrize(
+    ("m", "n", "k", "rank"), [(1, 8, 64, 0), (3, 40, 1088, 33), (4, 72, 192, 5), (5, 72, 192, 16), (70, 136, 128, 40)]
+)
 def test_odd_sizes(m, n, k, rank, format):
     assert_agrees(call(m, n, k, rank, format, HALF, smooth=rank > 20))
 
@@ -57,7 +59,8 @@ def test_every_code_and_block_scale(m, dtype):
     """x is one row of the identity matrix at a time: y is the column of the weight."""
     codes = torch.arange(16, device=DEVICE).repeat(8, 16)
     qweight = pack_nibbles(codes)
-    e4m3 = torch.tensor([0x01, 0x07, 0x08, 0x38, 0x7E, 0x7F, 0x81, 0xB8], dtype=torch.uint8, device=DEVICE).view(torch.float8_e4m3fn)
+    bits = torch.tensor([0x01, 0x07, 0x08, 0x38, 0x7E, 0x7F, 0x81, 0xB8], dtype=torch.uint8, device=DEVICE)
+    e4m3 = bits.view(torch.float8_e4m3fn)
     formats = {
         "int4": (torch.full((4, 8), 0.5, dtype=dtype, device=DEVICE), None),
         "nvfp4": (e4m3.repeat(16, 1), torch.tensor([0.25], device=DEVICE)),
