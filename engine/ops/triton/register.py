@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from ..registry import OPS
 from .conv2d import TABLE as CONV2D
 from .device import reason_against_device
+from .fold_weight import FOLD_WEIGHT
 from .gemm import GEMM_NVFP4, GEMM_W4A4, GEMM_W8A8
 from .gemm_w4a16 import TABLE as GEMM_W4A16
 from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
@@ -21,6 +22,7 @@ Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
 TABLES: dict[str, dict[str, Rejects]] = {
+    "fold_weight": FOLD_WEIGHT,
     "gemm_nvfp4": GEMM_NVFP4,
     "gemm_w4a4": GEMM_W4A4,
     "gemm_w8a8": GEMM_W8A8,
