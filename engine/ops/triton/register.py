@@ -10,11 +10,16 @@ from torch.utils._pytree import tree_leaves
 
 from ..registry import OPS
 from .device import reason_against_device
+from .gemm import GEMM_NVFP4, GEMM_W4A4, GEMM_W8A8
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
-TABLES: dict[str, dict[str, Rejects]] = {}
+TABLES: dict[str, dict[str, Rejects]] = {
+    "gemm_nvfp4": GEMM_NVFP4,
+    "gemm_w4a4": GEMM_W4A4,
+    "gemm_w8a8": GEMM_W8A8,
+}
 
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:
