@@ -36,3 +36,10 @@ def check(q, k, v, mask, scale=None):
     expect("v", v, (batch, k.shape[1], k.shape[2], v.shape[-1]), q.dtype)
     if heads % k.shape[2]:
         raise ValueError(f"k: a number of heads that divides the {heads} of q needed, got {k.shape[2]}")
+
+
+def rejects(q, k, v, mask, scale=None):
+    return None if q.is_cuda else f"tensors on a GPU needed, got them on {q.device}"
+
+
+attention.add("cuda", f"{__package__}.attention_gpu:attention", rejects)
