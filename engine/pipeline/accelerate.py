@@ -15,6 +15,7 @@ from ..checkpoint import attach_quantizer, load_pipeline
 from ..convert import convert
 from ..layers import low_bit_layers, prepare, reason_against
 from ..models import find_denoisers
+from ..models.fused import fuse_blocks as put_fused_forwards
 from ..plan import FILE_NAME, Plan, build_plan, planned_decisions, planned_recipe, require_fit, search_cache
 from ..quantize import Decision, Recipe, decide
 from ..steps import CacheConfig, StepEngine, compile_blocks
@@ -37,6 +38,7 @@ def accelerate(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     compile: bool | Mapping[str, Any] = False,
+    fuse_blocks: bool = True,
     resume: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Any:
@@ -51,6 +53,7 @@ def accelerate(
     keep_base: convert copies and keep the float models, so that `.disable()` is exact; otherwise weights are converted in place.
     include, exclude: names or patterns of layers to quantize or to keep float; an included one that does not fit is a ValueError.
     compile: compile each block's own forward, with options of torch.compile if a mapping; hooks stay outside.
+    fuse_blocks: run FLUX's transformer blocks on fused ops wherever all their layers run low-bit GPU kernels.
     resume: a folder that keeps finished blocks, so that an interrupted conversion goes on from there.
     progress: show a bar while converting.
     """
@@ -89,7 +92,9 @@ def accelerate(
             attach_quantizer(model)
     reports = {name: prepare(model, numerics=numerics) for name, model in denoisers.items()}
     options = dict(compile) if isinstance(compile, Mapping) else {}
-    undo = [compile_blocks(model, **options) for model in denoisers.values()] if compile is not False else []
+    undo = [put_fused_forwards(model).undo for model in denoisers.values() if low_bit_layers(model)] if fuse_blocks else []
+    if compile is not False:
+        undo += [compile_blocks(model, **options) for model in denoisers.values()]
     plan = plan or build_plan(denoisers, recipe, config, steps, numerics, figures, calibrated=bool(calls))
     engines = {name: StepEngine(model, config) for name, model in denoisers.items()}
     for engine in engines.values():
