@@ -42,4 +42,6 @@ def rejects(q, k, v, mask, scale=None):
     return None if q.is_cuda else f"tensors on a GPU needed, got them on {q.device}"
 
 
-attention.add("cuda", f"{__package__}.attention_gpu:attention", rejects)
+# Asking for Triton must not leave a block without attention, of which PyTorch's kernels are the fast ones.
+for backend in ("cuda", "triton"):
+    attention.add(backend, f"{__package__}.attention_gpu:attention", rejects)

@@ -92,14 +92,15 @@ def accelerate(
             attach_quantizer(model)
     reports = {name: prepare(model, numerics=numerics) for name, model in denoisers.items()}
     options = dict(compile) if isinstance(compile, Mapping) else {}
-    undo = [put_fused_forwards(model).undo for model in denoisers.values() if low_bit_layers(model)] if fuse_blocks else []
+    fused = {name: put_fused_forwards(model) for name, model in denoisers.items() if fuse_blocks and low_bit_layers(model)}
+    undo = [blocks.undo for blocks in fused.values()]
     if compile is not False:
         undo += [compile_blocks(model, **options) for model in denoisers.values()]
     plan = plan or build_plan(denoisers, recipe, config, steps, numerics, figures, calibrated=bool(calls))
     engines = {name: StepEngine(model, config) for name, model in denoisers.items()}
     for engine in engines.values():
         engine.attach()
-    return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports), decisions, undo))
+    return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports, fused), decisions, undo))
 
 
 def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None, **options: Any) -> Any:
