@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...ops.registry import named_backend
 from .match import KINDS, Kind, bypassed, is_touched, reason_against_attention, reason_against_block
 
 logger = logging.getLogger("halfbyte.models")
@@ -85,12 +86,13 @@ class FusedForward:
 
     def reason(self) -> str | None:
         """One sentence why the block cannot run fused now, or None; builds the operands where they are missing or changed."""
-        if self._operands is not None and reason_against_attention(self.block.attn) is None:
+        if self._operands is not None and self._backend == named_backend() and reason_against_attention(self.block.attn) is None:
             if not any(map(is_touched, self._bypassed)) and all(watched.is_same() for watched in self._watched):
                 return None
         self.release()
         if reason := reason_against_block(self.block, self.kind):
             return reason
+        self._backend = named_backend()
         self._bypassed = tuple(bypassed(self.block, self.kind).values())
         self._watched = tuple(Watched(self.block, name, self.release) for name in self.kind.linears(self.block))
         with torch.no_grad():
