@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 
 import halfbyte
 from halfbyte.layers import prepared, weight
@@ -62,3 +63,25 @@ def test_an_adapter_on_one_layer_leaves_only_its_block_unfused():
     output_of(fast, call)
     assert ran_fused(fast) == [False, True, True, True]
     assert fast.prepared.blocks["transformer.transformer_blocks.0"] == "attn.to_q has an adapter fused into it"
+
+
+def test_a_loaded_adapter_runs_in_unfused_blocks_and_leaves_nothing_behind():
+    plain, call = accelerated(fuse_blocks=False)
+    fast, _ = accelerated()
+    before = output_of(fast, call)
+    for pipe in (plain, fast):
+        torch.manual_seed(1)
+        pipe.transformer.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q"]))
+    assert torch.equal(torch.as_tensor(output_of(fast, call)), torch.as_tensor(output_of(plain, call)))
+    assert set(fast.prepared.blocks.values()) == {"attn.to_q is a peft.tuners.lora.layer.Linear, not a plain linear layer"}
+    fast.transformer.unload_lora()
+    assert torch.equal(torch.as_tensor(output_of(fast, call)), torch.as_tensor(before)) and all(ran_fused(fast))
+
+
+def test_a_saved_pipeline_is_that_of_unfused_blocks(tmp_path):
+    for name, options in {"plain": {"fuse_blocks": False}, "fused": {}}.items():
+        fast, call = accelerated(**options)
+        output_of(fast, call)
+        fast.save_pretrained(tmp_path / name)
+    files = {p.relative_to(tmp_path / "plain") for p in (tmp_path / "plain").rglob("*.safetensors")}
+    assert files and all((tmp_path / "plain" / f).read_bytes() == (tmp_path / "fused" / f).read_bytes() for f in files)

@@ -20,7 +20,7 @@ MAX_RANK = 128
 def reason_against(linear: nn.Module) -> str | None:
     """Half a sentence why a linear layer cannot be part of a fused block, or None."""
     if type(linear) is not nn.Linear:
-        return f"is a {type(linear).__name__}, not a plain linear layer"
+        return f"is a {type(linear).__module__}.{type(linear).__qualname__}, not a plain linear layer"
     weight = linear._parameters["weight"]
     if not isinstance(weight, LowBitWeight):
         return "has a float weight"

@@ -1,11 +1,14 @@
 """A fused block computes what the block computes with the same low-bit layers."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils._pytree import tree_map_only
 
+from halfbyte.layers import weight
+from halfbyte.layers.build_kernel_form import kernel_form
 from halfbyte.models.fused import fuse_blocks
 from halfbyte.models.fused.single_stream import Apart, Joined
 from halfbyte.testing import relative_rms
@@ -13,16 +16,16 @@ from halfbyte.testing import relative_rms
 from .conftest import DIM, STACKS
 
 # (stored weight, what a GPU multiplies in)
-FORMATS = [("int4", "int8"), ("int4", "int4"), ("nvfp4", "nvfp4"), ("nvfp4", "int8"), ("int8", "int8")]
+FORMATS = [("int4", "int8"), ("int4", "int4"), ("nvfp4", "nvfp4"), ("nvfp4", "int8"), ("int8", "int8"), ("fp8", "fp8")]
 FORMAT_IDS = ["-".join(pair) for pair in FORMATS]
 
 # Relative RMS error of what the block adds to its streams. In float32 only a code that sits on a tie moves; 16-bit activations put
 # many there, and every layer passes that on. For comparison, rounding activations at all makes an error of 0.25 (int4), 0.16 (nvfp4)
 # and 0.02 (int8) on these blocks. proj_out of a single-stream block gives its two inputs scales of their own where codes were folded.
 LIMITS = {
-    torch.float32: {"int4": 0.02, "nvfp4": 0.02, "int8": 0.012},
-    torch.bfloat16: {"int4": 0.2, "nvfp4": 0.18, "int8": 0.025},
-    torch.float16: {"int4": 0.15, "nvfp4": 0.12, "int8": 0.02},
+    torch.float32: {"int4": 0.02, "nvfp4": 0.02, "fp8": 0.02, "int8": 0.012},
+    torch.bfloat16: {"int4": 0.2, "nvfp4": 0.18, "fp8": 0.1, "int8": 0.025},
+    torch.float16: {"int4": 0.15, "nvfp4": 0.12, "fp8": 0.1, "int8": 0.02},
 }
 
 
@@ -110,22 +113,37 @@ def test_only_derived_codes_are_laid_out_anew(make_flux, pretend_gpu, multiplied
         assert block.attn.to_q.weight.state.prepared is None
 
 
-@pytest.mark.parametrize("multiplied", ["int4", "int8"])
-def test_different_down_factors_on_one_input(make_flux, pretend_gpu, arguments, multiplied, monkeypatch):
-    """Layers with no smoothing but factors of their own: ranks side by side, each product reading its own."""
-    pretend_gpu(multiplied)
-    from halfbyte.layers import fold_to_int8
+@pytest.mark.parametrize("derived", [False, True], ids=["stored", "derived"])
+@pytest.mark.parametrize("multiplied", ["int4", "int8", "fp8"])
+def test_different_down_factors_on_one_input(make_flux, arguments, monkeypatch, multiplied, derived):
+    """Ranks side by side, each product reading its own; one layer has none."""
 
-    monkeypatch.setattr(fold_to_int8, "MERGED_GROWTH", -1.0)
-    model = make_flux(torch.float32, smooth=False)
+    def built(weight):
+        form = kernel_form(weight, multiplied, "pretended")
+        seed, (n, k) = int(form.qweight.view(torch.int8).sum()), form.shape
+        if derived and multiplied != "int4":
+            form = replace(form, qweight=form.qweight.clone())
+        if seed % 3 == 0:
+            return form
+        generator = torch.Generator().manual_seed(seed)
+        down, up = (torch.randn(size, 8, generator=generator) * size**-0.5 for size in (k, n))
+        return replace(form, proj_down=down, proj_up=up)
+
+    monkeypatch.setattr(weight, "build", built)
+    model = make_flux(torch.float32, weight=multiplied, activation=multiplied, smooth=False, rank=0)
     unfused = copy.deepcopy(model)
     fused = fuse_blocks(model)
-    fused.reasons
-    (group,) = fused.forwards["single_transformer_blocks.0"]._operands.groups
-    assert group.input.proj_down.shape[1] == 16 and all(product.proj_up.shape[1] == 16 for _, product in group.products)
+    assert set(fused.reasons.values()) == {None}
+    groups = [group for forward in fused.forwards.values() for group in groups_of(forward._operands)]
+    assert any(group.input.proj_down is not None and group.input.proj_down.shape[1] > 8 for group in groups)
+    assert all(product.proj_up.shape[1] == group.input.proj_down.shape[1] for group in groups for _, product in group.products)
     given = arguments(torch.float32)
     for stack in STACKS:
         assert worst(changes(getattr(model, stack)[0], given), changes(getattr(unfused, stack)[0], given)) < LIMITS[torch.float32][multiplied]
+
+
+def groups_of(operands):
+    return operands.groups if hasattr(operands, "groups") else (*operands.image.qkv, *operands.text.qkv)
 
 
 @pytest.mark.parametrize("stack", STACKS)
