@@ -1,4 +1,4 @@
-"""Which attention kernel of PyTorch a GPU runs: a pure choice from the call's shapes and dtype and the GPU's compute capability."""
+"""Which attention kernel a GPU runs: a pure choice from the call's shapes and dtype and the GPU's compute capability."""
 
 from __future__ import annotations
 
@@ -98,8 +98,9 @@ def _reason_against_widths(kernel: str, call: AttentionCall) -> str | None:
     widths = (call.width, call.value_width)
     if call.width != call.value_width and kernel in ("flash3", "flash"):
         return f"one head width needed, got {call.width} and {call.value_width}"
-    if any(width % WIDTH_MULTIPLE or not 0 < width <= MAX_WIDTH[kernel] for width in widths):
-        return f"head widths must be multiples of {WIDTH_MULTIPLE} up to {MAX_WIDTH[kernel]}, got {call.width} and {call.value_width}"
+    most = MAX_WIDTH[kernel]
+    if any(width % WIDTH_MULTIPLE or not 0 < width <= most for width in widths):
+        return f"head widths must be multiples of {WIDTH_MULTIPLE} up to {most}, got {call.width} and {call.value_width}"
     return None
 
 

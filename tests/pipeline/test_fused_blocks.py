@@ -32,7 +32,7 @@ def blocks(fast):
 
 def ran_fused(fast):
     (fused,) = fast.prepared.fused.values()
-    return [forward._operands is not None for forward in fused.forwards.values()]
+    return [forward.operands is not None for forward in fused.forwards.values()]
 
 
 @pytest.mark.parametrize("cache", [None, "interval:2"])

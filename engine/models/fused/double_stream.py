@@ -55,14 +55,17 @@ class DoubleStream:
     image: Stream
     text: Stream
 
-    def __call__(self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary: Rotary
+    ) -> tuple[Tensor, Tensor]:
         streams = {"text": (self.text, encoder_hidden_states), "image": (self.image, hidden_states)}
         texts = encoder_hidden_states.shape[1]
         cos, sin = one_each_pair(rotary)
         positions = {"text": (cos[:texts], sin[:texts]), "image": (cos[texts:], sin[texts:])}
         parts = {name: modulation(stream.adaln.linear, stream.adaln.silu, temb, 6) for name, (stream, _) in streams.items()}
         sides = [
-            stream.queries_keys_values(x, parts[name][1], parts[name][0], positions[name]) for name, (stream, x) in streams.items()
+            stream.queries_keys_values(x, scale=parts[name][1], shift=parts[name][0], rotary=positions[name])
+            for name, (stream, x) in streams.items()
         ]
         q, k, v = (torch.cat(pair, 1) for pair in zip(*sides, strict=True))
         attended = attention(q, k, v, None).flatten(2)

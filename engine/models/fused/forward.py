@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import logging
-import weakref
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...ops.registry import named_backend
-from .match import KINDS, Kind, bypassed, is_touched, reason_against_attention, reason_against_block
+from .built import Built
+from .match import KINDS, Kind, reason_against_block
 
 logger = logging.getLogger("halfbyte.models")
 
@@ -20,36 +20,6 @@ logger = logging.getLogger("halfbyte.models")
 @functools.cache
 def say_once(message: str) -> None:
     logger.info(message)
-
-
-class Watched:
-    """A linear layer as it was when its operands were built."""
-
-    def __init__(self, block: nn.Module, name: str, forget: Callable[[Any], None]):
-        parent, _, self.leaf = name.rpartition(".")
-        self.parent = block.get_submodule(parent)
-        self.linear = self.parent._modules[self.leaf]
-        state = self.linear.weight.state
-        # Weak, so that a weight that moved to another device does not stay here too.
-        self.state = weakref.ref(state, forget)
-        self.codes = weakref.ref(state.storage["qweight"])
-        self.numerics = state.numerics
-        self.bias = self.linear.bias
-        self.version = version_of(self.bias)
-
-    def is_same(self) -> bool:
-        linear = self.parent._modules[self.leaf]
-        if linear is not self.linear or is_touched(linear):
-            return False
-        state = getattr(linear._parameters["weight"], "state", None)
-        same_weight = state is not None and state is self.state() and not state.side and state.storage["qweight"] is self.codes()
-        return (
-            same_weight and state.numerics == self.numerics and linear.bias is self.bias and version_of(self.bias) == self.version
-        )
-
-
-def version_of(tensor: Tensor | None) -> int:
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
 class FusedForward:
@@ -60,12 +30,18 @@ class FusedForward:
 
     def __init__(self, block: nn.Module, kind: Kind):
         self.block, self.kind, self.enabled = block, kind, True
+        self._building = threading.Lock()
         self.release()
         self.undo_compile()
 
+    @property
+    def operands(self) -> Callable[..., Any] | None:
+        """What the last fused call ran, or None."""
+        return None if self._built is None else self._built.operands
+
     def release(self, _: Any = None) -> None:
         """Drop the operands; the next call that runs fused builds them again."""
-        self._operands, self._watched = None, ()
+        self._built: Built | None = None
 
     def __call__(
         self,
@@ -78,26 +54,31 @@ class FusedForward:
         arguments = (hidden_states, encoder_hidden_states, temb, image_rotary_emb)
         if not self.enabled or torch.compiler.is_compiling():
             return self._own(*arguments, joint_attention_kwargs)
-        reason = reason_against_call(*arguments, joint_attention_kwargs) or self.reason()
-        if reason is not None:
+        operands, reason = None, reason_against_call(*arguments, joint_attention_kwargs)
+        if reason is None:
+            operands, reason = self._ready()
+        if operands is None:
             say_once(f"a {type(self.block).__name__} runs unfused: {reason}")
             return self._own(*arguments, joint_attention_kwargs)
-        return self._run(self._operands, *arguments)
+        return self._run(operands, *arguments)
 
     def reason(self) -> str | None:
         """One sentence why the block cannot run fused now, or None; builds the operands where they are missing or changed."""
-        if self._operands is not None and self._backend == named_backend() and reason_against_attention(self.block.attn) is None:
-            if not any(map(is_touched, self._bypassed)) and all(watched.is_same() for watched in self._watched):
-                return None
-        self.release()
-        if reason := reason_against_block(self.block, self.kind):
-            return reason
-        self._backend = named_backend()
-        self._bypassed = tuple(bypassed(self.block, self.kind).values())
-        self._watched = tuple(Watched(self.block, name, self.release) for name in self.kind.linears(self.block))
-        with torch.no_grad():
-            self._operands = self.kind.build(self.block)
-        return None
+        return self._ready()[1]
+
+    def _ready(self) -> tuple[Callable[..., Any] | None, str | None]:
+        built = self._built
+        if built is not None and built.holds():
+            return built.operands, None
+        # One thread builds while the others wait; what runs keeps the operands it started with.
+        with self._building:
+            built = self._built
+            if built is None or not built.holds():
+                self.release()
+                if reason := reason_against_block(self.block, self.kind):
+                    return None, reason
+                self._built = built = Built(self.block, self.kind, self.release)
+            return built.operands, None
 
     def compile(self, **options: Any) -> None:
         """torch.compile the block, fused and unfused; what decides between them stays outside the graphs."""

@@ -120,10 +120,8 @@ def _group(layers: dict[str, nn.Linear], activations: Mapping[str, str]) -> Grou
 def _with_ranks(linear: nn.Linear, downs: list[Tensor], activation: str) -> Product:
     """The layer's product, its proj_up widened by zeros for the ranks of other layers."""
     product, own = product_of(linear, activation), linear.weight.prepared().proj_down
-    ups = [
-        product.proj_up if own is not None and _equal(own, down) else product.proj_up.new_zeros(len(product.proj_up), down.shape[1])
-        for down in downs
-    ]
+    up = product.proj_up
+    ups = [up if own is not None and _equal(own, down) else up.new_zeros(len(up), down.shape[1]) for down in downs]
     return replace(product, proj_up=torch.cat(ups, 1)) if len(downs) > 1 or (own is None and downs) else product
 
 

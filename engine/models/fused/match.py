@@ -16,10 +16,11 @@ from .parts import ARGUMENTS, PROCESSOR, reason_against_heads, reason_against_no
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of block. modules: every module that is not a linear layer or inside an adaLN, by name -> class name.
+    """A kind of block.
 
-    adaln: those that compute the modulation, and stay layers; heads: (norm of queries, norm of keys); linears(block): name -> layer;
-    build(block): the fused block, called with (hidden_states, encoder_hidden_states, temb, rotary).
+    modules: name -> class of every module but linear layers and what computes the modulation; adaln: names of those whose layers
+    do; heads: (norm of queries, norm of keys); linears(block): name -> layer; build(block): the fused block, called with
+    (hidden_states, encoder_hidden_states, temb, rotary).
     """
 
     name: str
@@ -35,7 +36,8 @@ KINDS = (
     Kind(
         "double stream",
         {
-            "norm1": "AdaLayerNormZero", "norm1.norm": "LayerNorm", "norm1_context": "AdaLayerNormZero", "norm1_context.norm": "LayerNorm",
+            "norm1": "AdaLayerNormZero", "norm1.norm": "LayerNorm",
+            "norm1_context": "AdaLayerNormZero", "norm1_context.norm": "LayerNorm",
             "attn": "FluxAttention", "attn.norm_q": "RMSNorm", "attn.norm_k": "RMSNorm", "attn.norm_added_q": "RMSNorm",
             "attn.norm_added_k": "RMSNorm", "attn.to_out": "ModuleList", "attn.to_out.1": "Dropout",
             "norm2": "LayerNorm", "norm2_context": "LayerNorm",

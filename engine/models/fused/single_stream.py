@@ -51,7 +51,9 @@ class SingleStream:
     heads: Heads
     out: Joined | Apart
 
-    def __call__(self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary: Rotary
+    ) -> tuple[Tensor, Tensor]:
         texts = encoder_hidden_states.shape[1]
         x = torch.cat([encoder_hidden_states, hidden_states], 1)
         rows = x.reshape(-1, x.shape[-1])

@@ -62,7 +62,7 @@ def test_both_ways_of_handing_over_give_the_same_codes(make_flux, pretend_gpu, a
     model = make_flux(weight=stored, activation=stored)
     given = arguments()
     forward = fuse_blocks(model).forwards["transformer_blocks.0"]
-    assert forward.reason() is None and forward._operands.image.ff.in_one_op is fast
+    assert forward.reason() is None and forward.operands.image.ff.in_one_op is fast
     got = changes(model.transformer_blocks[0], given)
     forward.release()
     monkeypatch.setattr(operands, "is_fast", lambda *_: not fast)

@@ -20,12 +20,12 @@ FORMATS = [("int4", "int8"), ("int4", "int4"), ("nvfp4", "nvfp4"), ("nvfp4", "in
 FORMAT_IDS = ["-".join(pair) for pair in FORMATS]
 
 # Relative RMS error of what the block adds to its streams. In float32 only a code that sits on a tie moves; 16-bit activations put
-# many there, and every layer passes that on. For comparison, rounding activations at all makes an error of 0.25 (int4), 0.16 (nvfp4)
-# and 0.02 (int8) on these blocks. proj_out of a single-stream block gives its two inputs scales of their own where codes were folded.
+# many there, and every layer passes that on. For comparison, rounding activations at all makes an error of 0.25 (int4), 0.16
+# (nvfp4), 0.04 (fp8) and 0.02 (int8) on these blocks. proj_out of a single-stream block gives its two inputs scales of their own where codes were folded.
 LIMITS = {
     torch.float32: {"int4": 0.02, "nvfp4": 0.02, "fp8": 0.02, "int8": 0.012},
-    torch.bfloat16: {"int4": 0.2, "nvfp4": 0.18, "fp8": 0.1, "int8": 0.025},
-    torch.float16: {"int4": 0.15, "nvfp4": 0.12, "fp8": 0.1, "int8": 0.02},
+    torch.bfloat16: {"int4": 0.2, "nvfp4": 0.18, "fp8": 0.06, "int8": 0.025},
+    torch.float16: {"int4": 0.15, "nvfp4": 0.12, "fp8": 0.045, "int8": 0.02},
 }
 
 
@@ -82,7 +82,7 @@ def test_layers_with_other_smoothing_are_quantized_apart(make_flux, pretend_gpu)
     pretend_gpu()
     fused = fuse_blocks(make_flux())
     fused.reasons
-    double, single = (forward._operands for forward in fused.forwards.values())
+    double, single = (forward.operands for forward in fused.forwards.values())
     named = [[[name for name, _ in layers] for layers, _ in group.products] for group in single.groups]
     assert named == [[["to_q", "to_k", "to_v"]], [["proj_mlp"]]]
     assert [len(stream.qkv) for stream in (double.image, double.text)] == [1, 1]
@@ -93,7 +93,7 @@ def test_without_smoothing_one_input_serves_all(make_flux, pretend_gpu):
     pretend_gpu()
     fused = fuse_blocks(make_flux(rank=0, smooth=False))
     fused.reasons
-    (group,) = list(fused.forwards.values())[1]._operands.groups
+    (group,) = list(fused.forwards.values())[1].operands.groups
     assert [[name for name, _ in layers] for layers, _ in group.products] == [["to_q", "to_k", "to_v"], ["proj_mlp"]]
 
 
@@ -105,7 +105,7 @@ def test_only_derived_codes_are_laid_out_anew(make_flux, pretend_gpu, multiplied
     stored = block.attn.to_q.weight.qweight
     fused = fuse_blocks(model)
     fused.reasons
-    operands = fused.forwards["single_transformer_blocks.0"]._operands
+    operands = fused.forwards["single_transformer_blocks.0"].operands
     assert isinstance(operands.out, kind) and len(operands.groups[0].products) == products
     if kind is Joined:
         assert operands.groups[0].products[0][1].qweight is stored
@@ -134,7 +134,7 @@ def test_different_down_factors_on_one_input(make_flux, arguments, monkeypatch, 
     unfused = copy.deepcopy(model)
     fused = fuse_blocks(model)
     assert set(fused.reasons.values()) == {None}
-    groups = [group for forward in fused.forwards.values() for group in groups_of(forward._operands)]
+    groups = [group for forward in fused.forwards.values() for group in groups_of(forward.operands)]
     assert any(group.input.proj_down is not None and group.input.proj_down.shape[1] > 8 for group in groups)
     assert all(product.proj_up.shape[1] == group.input.proj_down.shape[1] for group in groups for _, product in group.products)
     given = arguments(torch.float32)

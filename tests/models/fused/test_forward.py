@@ -2,6 +2,7 @@
 
 import copy
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -196,9 +197,9 @@ def test_a_copy_runs_on_its_own_weights(fused, arguments, copied):
 
 def test_a_weight_that_moves_away_is_not_kept(fused):
     model, blocks = fused
-    assert blocks.forwards[DOUBLE]._operands is not None
+    assert blocks.forwards[DOUBLE].operands is not None
     model.to(torch.float16)
-    assert blocks.forwards[DOUBLE]._operands is None
+    assert blocks.forwards[DOUBLE].operands is None
 
 
 def test_other_blocks_are_left_alone(make_flux):
@@ -222,3 +223,13 @@ def test_why_a_block_runs_unfused_is_said_once(make_flux, arguments, caplog):
         for _ in range(2):
             call(model.transformer_blocks[0], arguments())
     assert caplog.messages == ["a FluxTransformerBlock runs unfused: attn.to_q runs expanded bfloat16"]
+
+
+def test_threads_that_call_first_at_once(make_flux, pretend_gpu, arguments):
+    pretend_gpu()
+    model = make_flux()
+    fuse_blocks(model)
+    block, given = model.single_transformer_blocks[0], arguments()
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda _: call(block, given), range(8)))
+    assert all(same(output, outputs[0]) for output in outputs)
