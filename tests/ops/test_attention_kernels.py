@@ -149,17 +149,16 @@ def test_flash_attention_3_is_called_with_the_layout_of_the_op(given, monkeypatc
         out = attention.reference(q, k, v, None, softmax_scale)
         return (out, None) if given == "pair" else out
 
-    monkeypatch.setattr(kernels.importlib, "import_module", lambda name: type(name, (), {"flash_attn_func": staticmethod(flash_attn_func)}))
+    module = type("flash_attn_interface", (), {"flash_attn_func": staticmethod(flash_attn_func)})
+    monkeypatch.setattr(kernels.importlib, "import_module", {kernels.FLASH3_MODULE: module}.__getitem__)
     q, k, v = inputs()
     assert torch.equal(kernels.run("flash3", q, k, v, None, 0.5), attention.reference(q, k, v, None, 0.5))
 
 
 def process_wide():
     backends = torch.backends.cuda
-    return [
-        backends.flash_sdp_enabled(), backends.mem_efficient_sdp_enabled(), backends.math_sdp_enabled(), backends.cudnn_sdp_enabled(),
-        torch._C._get_sdp_priority_order(),
-    ]  # fmt: skip
+    kernels = (backends.flash_sdp_enabled, backends.mem_efficient_sdp_enabled, backends.math_sdp_enabled, backends.cudnn_sdp_enabled)
+    return [*(enabled() for enabled in kernels), torch._C._get_sdp_priority_order()]
 
 
 def test_no_process_wide_switch_is_touched():
@@ -172,11 +171,10 @@ def test_no_process_wide_switch_is_touched():
 @pytest.mark.parametrize("release", ["2.11", "2.13", "here"])
 @pytest.mark.parametrize("name", DECLARED["2.13"])
 def test_arguments_are_those_that_every_tested_pytorch_declares(release, name):
-    declared = str(getattr(aten, name).default._schema) if release == "here" else DECLARED[release][name]
-    declared = torch._C.parse_schema(declared.removeprefix("aten::"))
-    ours = torch._C.parse_schema(DECLARED["2.13"][name].removeprefix("aten::"))
-    assert [(a.name, str(a.type), a.kwarg_only) for a in declared.arguments] == [(a.name, str(a.type), a.kwarg_only) for a in ours.arguments]
-    assert str(declared.returns[0].type) == "Tensor"
+    here = str(getattr(aten, name).default._schema) if release == "here" else DECLARED[release][name]
+    ours, declared = (torch._C.parse_schema(text.removeprefix("aten::")) for text in (DECLARED["2.13"][name], here))
+    given, taken = ([(a.name, str(a.type), a.kwarg_only) for a in schema.arguments] for schema in (ours, declared))
+    assert given == taken and str(declared.returns[0].type) == "Tensor"
 
 
 def test_tensors_on_a_cpu_are_refused(monkeypatch):

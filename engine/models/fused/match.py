@@ -110,7 +110,8 @@ def reason_against_block(block: nn.Module, kind: Kind) -> str | None:
 def reason_against_attention(attn: nn.Module) -> str | None:
     """One sentence why the attention, as it is now, is not the plain one, or None."""
     processor = attn.processor
-    if type(processor).__name__ != PROCESSOR or processor._attention_backend or processor._parallel_config:
+    changed = (getattr(processor, name, None) for name in ("_attention_backend", "_parallel_config"))
+    if type(processor).__name__ != PROCESSOR or any(changed):
         return "its attention was given a processor, a backend or a parallel layout of its own"
     return "its projections were fused by diffusers" if attn.fused_projections else None
 

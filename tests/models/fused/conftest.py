@@ -50,7 +50,7 @@ def make_flux():
         format = {"weight": "int4", "activation": "int4", "rank": 8, "smooth": True} | format
         for block in (block for stack in STACKS for block in getattr(model, stack)):
             for name, parameter in block.named_parameters():
-                # Blocks that change their streams by about as much as the streams are, so that rounding the streams hides nothing.
+                # Blocks that change their streams by about their own size, so that rounding the streams hides nothing.
                 if name.endswith(("norm1.linear.weight", "norm1_context.linear.weight", "norm.linear.weight")):
                     parameter.data *= 3
                 if name.endswith(("to_out.0.weight", "to_add_out.weight", "net.2.weight", "proj_out.weight")):

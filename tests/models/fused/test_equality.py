@@ -19,9 +19,10 @@ from .conftest import DIM, STACKS
 FORMATS = [("int4", "int8"), ("int4", "int4"), ("nvfp4", "nvfp4"), ("nvfp4", "int8"), ("int8", "int8"), ("fp8", "fp8")]
 FORMAT_IDS = ["-".join(pair) for pair in FORMATS]
 
-# Relative RMS error of what the block adds to its streams. In float32 only a code that sits on a tie moves; 16-bit activations put
-# many there, and every layer passes that on. For comparison, rounding activations at all makes an error of 0.25 (int4), 0.16
-# (nvfp4), 0.04 (fp8) and 0.02 (int8) on these blocks. proj_out of a single-stream block gives its two inputs scales of their own where codes were folded.
+# Relative RMS error of what the block adds to its streams. In float32 only a code that sits on a tie moves; 16-bit activations
+# put many there, and every layer passes that on. For comparison, rounding activations at all makes an error of 0.25 (int4),
+# 0.16 (nvfp4), 0.04 (fp8) and 0.02 (int8) on these blocks. proj_out of a single-stream block gives its two inputs scales of
+# their own where codes were folded.
 LIMITS = {
     torch.float32: {"int4": 0.02, "nvfp4": 0.02, "fp8": 0.02, "int8": 0.012},
     torch.bfloat16: {"int4": 0.2, "nvfp4": 0.18, "fp8": 0.06, "int8": 0.025},
@@ -75,7 +76,8 @@ def test_one_image_and_a_shared_modulation(make_flux, pretend_gpu, arguments, st
     unfused = copy.deepcopy(model)
     fuse_blocks(model)
     given = arguments(torch.float32, batch=1)
-    assert worst(changes(getattr(model, stack)[0], given), changes(getattr(unfused, stack)[0], given)) < LIMITS[torch.float32]["int8"]
+    error = worst(changes(getattr(model, stack)[0], given), changes(getattr(unfused, stack)[0], given))
+    assert error < LIMITS[torch.float32]["int8"]
 
 
 def test_layers_with_other_smoothing_are_quantized_apart(make_flux, pretend_gpu):
@@ -139,7 +141,8 @@ def test_different_down_factors_on_one_input(make_flux, arguments, monkeypatch, 
     assert all(product.proj_up.shape[1] == group.input.proj_down.shape[1] for group in groups for _, product in group.products)
     given = arguments(torch.float32)
     for stack in STACKS:
-        assert worst(changes(getattr(model, stack)[0], given), changes(getattr(unfused, stack)[0], given)) < LIMITS[torch.float32][multiplied]
+        error = worst(changes(getattr(model, stack)[0], given), changes(getattr(unfused, stack)[0], given))
+        assert error < LIMITS[torch.float32][multiplied]
 
 
 def groups_of(operands):

@@ -102,9 +102,18 @@ CHANGES = {
         lambda block: setattr(block.attn.processor, "_attention_backend", "native"),
         "its attention was given a processor, a backend or a parallel layout of its own",
     ),
-    "a hook on a layer": (lambda block: block.attn.to_k.register_forward_hook(lambda *_: None), "attn.to_k has hooks or another forward"),
-    "a hook on attention": (lambda block: block.attn.register_forward_pre_hook(lambda *_: None), "attn has hooks or another forward"),
-    "another forward": (lambda block: setattr(block.attn.norm_q, "forward", lambda x: x), "attn.norm_q has hooks or another forward"),
+    "a hook on a layer": (
+        lambda block: block.attn.to_k.register_forward_hook(lambda *_: None),
+        "attn.to_k has hooks or another forward",
+    ),
+    "a hook on attention": (
+        lambda block: block.attn.register_forward_pre_hook(lambda *_: None),
+        "attn has hooks or another forward",
+    ),
+    "another forward": (
+        lambda block: setattr(block.attn.norm_q, "forward", lambda x: x),
+        "attn.norm_q has hooks or another forward",
+    ),
     "a fused adapter": (lambda block: block.attn.to_v.weight.data.add_(0.01), "attn.to_v has an adapter fused into it"),
     "a float layer": (lambda block: setattr(block.attn, "to_q", nn.Linear(128, 128).bfloat16()), "attn.to_q has a float weight"),
     "a wrapped layer": (
@@ -205,7 +214,8 @@ def test_a_weight_that_moves_away_is_not_kept(fused):
 def test_other_blocks_are_left_alone(make_flux):
     from diffusers import DiTTransformer2DModel
 
-    dit = DiTTransformer2DModel(num_layers=1, num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, sample_size=8)
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "out_channels": 4, "sample_size": 8}
+    dit = DiTTransformer2DModel(num_layers=1, **sizes)
     assert not fuse_blocks(dit).forwards
     model = make_flux()
     block = model.transformer_blocks[0]
