@@ -157,8 +157,8 @@ def test_flash_attention_3_is_called_with_the_layout_of_the_op(given, monkeypatc
 
 def process_wide():
     backends = torch.backends.cuda
-    kernels = (backends.flash_sdp_enabled, backends.mem_efficient_sdp_enabled, backends.math_sdp_enabled, backends.cudnn_sdp_enabled)
-    return [*(enabled() for enabled in kernels), torch._C._get_sdp_priority_order()]
+    names = ("flash", "mem_efficient", "math", "cudnn")
+    return [*(getattr(backends, f"{name}_sdp_enabled")() for name in names), torch._C._get_sdp_priority_order()]
 
 
 def test_no_process_wide_switch_is_touched():
