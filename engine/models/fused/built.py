@@ -44,18 +44,25 @@ def version_of(tensor: Tensor | None) -> int:
 
 
 class Built:
-    """operands: what `kind.build` made of the block; forget: called when one of its weights is gone."""
+    """What `kind.build` made of the block; forget: called when one of its weights is gone."""
 
     def __init__(self, block: nn.Module, kind: Kind, forget: Callable[[Any], None]):
         self.attention = block.attn
-        self.backend = named_backend()
         self.bypassed = tuple(bypassed(block, kind).values())
         self.linears = tuple(Watched(block, name, forget) for name in kind.linears(block))
         with torch.no_grad():
-            self.operands = kind.build(block)
+            self._operands = {named_backend(): kind.build(block)}
+
+    @property
+    def operands(self) -> Callable[..., Any]:
+        """For the backend that is asked for now: which ops there are in one depends on it, and nothing else does."""
+        backend = named_backend()
+        if backend not in self._operands:
+            self._operands[backend] = next(iter(self._operands.values())).chosen_anew()
+        return self._operands[backend]
 
     def holds(self) -> bool:
         """Whether everything is as it was."""
-        if self.backend != named_backend() or reason_against_attention(self.attention) is not None:
+        if reason_against_attention(self.attention) is not None or any(map(is_touched, self.bypassed)):
             return False
-        return not any(map(is_touched, self.bypassed)) and all(linear.is_same() for linear in self.linears)
+        return all(linear.is_same() for linear in self.linears)

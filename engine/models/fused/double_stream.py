@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -28,7 +28,6 @@ class Stream:
     out_input: Input
     out: Product
     ff_norm: Norm
-    ff_input: Input
     ff: Handover
     ff_out: Product
 
@@ -46,7 +45,7 @@ class Stream:
         """x [B, T, K] and what it attended to [B, T, H * D] -> the stream behind the block."""
         rows = x.reshape(-1, x.shape[-1])
         rows = self.out.gate_residual(self.out_input.quantize(attended.reshape(len(rows), -1)), gate, rows)
-        up = self.ff.codes(self.ff_input.norm_quantize(rows, self.ff_norm, ff_scale, ff_shift), x.dtype)
+        up = self.ff.codes(self.ff.input.norm_quantize(rows, self.ff_norm, ff_scale, ff_shift))
         return self.ff_out.gate_residual(up, ff_gate, rows).reshape(x.shape)
 
 
@@ -72,6 +71,10 @@ class DoubleStream:
         text = self.text.finish(encoder_hidden_states, attended[:, :texts], *parts["text"][2:])
         image = self.image.finish(hidden_states, attended[:, texts:], *parts["image"][2:])
         return finite(text), image
+
+    def chosen_anew(self) -> DoubleStream:
+        """The same where other backends may run."""
+        return DoubleStream(*(replace(stream, ff=stream.ff.chosen_anew()) for stream in (self.image, self.text)))
 
 
 def linears(block: nn.Module) -> dict[str, nn.Module]:
@@ -105,7 +108,6 @@ def _stream(
     attn: nn.Module, name: str, adaln: nn.Module, ff_norm: nn.LayerNorm, feed_forward: nn.Module, heads: Heads, out: nn.Linear
 ) -> Stream:
     up, down = feed_forward.net[0].proj, feed_forward.net[2]
-    ff_input = input_of(up)
     return Stream(
         adaln=adaln,
         norm=norm_of(adaln.norm),
@@ -115,7 +117,6 @@ def _stream(
         out_input=input_of(out),
         out=product_of(out),
         ff_norm=norm_of(ff_norm),
-        ff_input=ff_input,
-        ff=hand_over(product_of(up, "gelu_tanh"), ff_input, input_of(down), up.weight.dtype),
+        ff=hand_over(product_of(up, "gelu_tanh"), input_of(up), input_of(down), up.weight.dtype),
         ff_out=product_of(down),
     )

@@ -91,17 +91,25 @@ class Product:
 
 @dataclass(frozen=True)
 class Handover:
-    """A product whose output goes through its activation into `next`; in one op where a fast backend has it."""
+    """A product whose output goes through its activation into `next`; in one op where a fast backend has it.
+
+    input: what the product reads; dtype: of the activations in between.
+    """
 
     product: Product
+    input: Input
     next: Input
+    dtype: torch.dtype
     in_one_op: bool
 
-    def codes(self, codes: Codes, dtype: torch.dtype) -> Codes:
+    def codes(self, codes: Codes) -> Codes:
         if not self.in_one_op:
-            return self.next.quantize(self.product.multiply(codes, dtype))
-        op, arguments = _act_quantize(self.product, self.next, codes, dtype)
+            return self.next.quantize(self.product.multiply(codes, self.dtype))
+        op, arguments = _act_quantize(self.product, self.next, codes, self.dtype)
         return op(*arguments)
+
+    def chosen_anew(self) -> Handover:
+        return hand_over(self.product, self.input, self.next, self.dtype)
 
 
 def _act_quantize(product: Product, next: Input, codes: Codes, dtype: torch.dtype) -> tuple[Op, tuple]:
@@ -110,18 +118,18 @@ def _act_quantize(product: Product, next: Input, codes: Codes, dtype: torch.dtyp
 
 
 def hand_over(product: Product, input: Input, next: Input, dtype: torch.dtype) -> Handover:
-    """input: what the product reads."""
     k = product.qweight.shape[1] * (1 if product.wscales.dim() == 1 else 2)
     x = torch.empty(EXAMPLE_ROWS, k, dtype=dtype, device=product.qweight.device)
     op, arguments = _act_quantize(product, next, OPS["quantize_act"].fake(x, *input.arguments), dtype)
-    return Handover(product, next, is_fast(op, product.qweight.device, arguments))
+    return Handover(product, input, next, dtype, is_fast(op, product.qweight.device, arguments))
 
 
 def is_fast(op: Op, device: torch.device, arguments: tuple) -> bool:
-    """Whether a call runs on another backend than the reference, or the op has no other here."""
-    named = named_backend()
-    backends = (named,) if named else PREFERENCE.get(device.type, ())
-    present = [backend for backend in backends if backend != "reference" and op.missing(backend) is None]
+    """Whether a call runs on the backend asked for, or else on another than the reference, or the op has no other here."""
+    if named := named_backend():
+        return op.missing(named) is None and op.rejects[named](*arguments) is None
+    backends = (backend for backend in PREFERENCE.get(device.type, ()) if backend != "reference")
+    present = [backend for backend in backends if op.missing(backend) is None]
     return not present or any(op.rejects[backend](*arguments) is None for backend in present)
 
 

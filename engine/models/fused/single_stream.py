@@ -66,6 +66,10 @@ class SingleStream:
         out = finite(self.out(attended, found[UP], gate, rows)).reshape(x.shape)
         return out[:, :texts], out[:, texts:]
 
+    def chosen_anew(self) -> SingleStream:
+        """The same where other backends may run: nothing here depends on them."""
+        return self
+
 
 def linears(block: nn.Module) -> dict[str, nn.Module]:
     """Name in the block -> the linear layers that the fused block runs itself."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from halfbyte.models.fused import fuse_blocks
+from halfbyte.models.fused import fuse_blocks, operands
 from halfbyte.models.fused.operands import is_fast
 from halfbyte.ops import OPS, backends, use_backend
 from halfbyte.testing import relative_rms
@@ -51,20 +51,29 @@ def test_a_product_is_quantized_for_the_next_layer_in_one_op_where_a_fast_backen
     assert is_fast(op, torch.device("cpu"), ())
 
 
-@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("multiplied", PRODUCTS)
-def test_both_ways_of_handing_over_give_the_same_codes(make_flux, pretend_gpu, arguments, monkeypatch, multiplied, fast):
-    from halfbyte.models.fused import operands
-
+def test_both_ways_of_handing_over_give_the_same_codes(make_flux, pretend_gpu, arguments, monkeypatch, multiplied):
     pretend_gpu(multiplied)
     stored = "nvfp4" if multiplied == "nvfp4" else "int4"
-    monkeypatch.setattr(operands, "is_fast", lambda *_: fast)
-    model = make_flux(weight=stored, activation=stored)
-    given = arguments()
-    forward = fuse_blocks(model).forwards["transformer_blocks.0"]
-    assert forward.reason() is None and forward.operands.image.ff.in_one_op is fast
-    got = changes(model.transformer_blocks[0], given)
-    forward.release()
-    monkeypatch.setattr(operands, "is_fast", lambda *_: not fast)
-    for a, b in zip(got, changes(model.transformer_blocks[0], given), strict=True):
+    model, given = make_flux(weight=stored, activation=stored), arguments()
+    found = []
+    for fast in (True, False):
+        monkeypatch.setattr(operands, "is_fast", lambda *_, fast=fast: fast)
+        blocks = fuse_blocks(model)
+        forward = blocks.forwards["transformer_blocks.0"]
+        assert forward.reason() is None and forward.operands.image.ff.in_one_op is forward.operands.text.ff.in_one_op is fast
+        found.append(changes(model.transformer_blocks[0], given))
+        blocks.undo()
+    for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_backend_asked_for_later_is_asked_again_without_building_anew(make_flux, pretend_gpu):
+    pretend_gpu()
+    forward = fuse_blocks(make_flux()).forwards["transformer_blocks.0"]
+    assert forward.reason() is None and forward.operands.image.ff.in_one_op
+    before = forward.operands
+    with use_backend("cpu"):  # which has other ops, but not this one
+        there = forward.operands.image.ff
+        assert forward.reason() is None and not there.in_one_op and there.product is before.image.ff.product
+    assert forward.operands is before
