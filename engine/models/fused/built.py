@@ -14,17 +14,17 @@ from .match import Kind, bypassed, is_touched, reason_against_attention
 
 
 class Watched:
-    """A linear layer as it was when its operands were built."""
+    """A linear layer as it was when operands were built from it; forget: called when what they were built from is gone."""
 
     def __init__(self, block: nn.Module, name: str, forget: Callable[[Any], None]):
         parent, _, self.leaf = name.rpartition(".")
         self.parent = block.get_submodule(parent)
         self.linear = self.parent._modules[self.leaf]
         state = self.linear.weight.state
-        # Weak, so that a weight that moved to another device does not stay here too.
+        # Weak, so that a weight that moves away or is prepared in another way leaves nothing here.
         self.state = weakref.ref(state, forget)
         self.codes = weakref.ref(state.storage["qweight"])
-        self.numerics = state.numerics
+        self.form = None if state.prepared is None else weakref.ref(state.prepared, forget)
         self.bias = self.linear.bias
         self.version = version_of(self.bias)
 
@@ -32,11 +32,13 @@ class Watched:
         linear = self.parent._modules[self.leaf]
         if linear is not self.linear or is_touched(linear):
             return False
+        if linear._parameters["bias"] is not self.bias or version_of(self.bias) != self.version:
+            return False
         state = getattr(linear._parameters["weight"], "state", None)
-        same_weight = state is not None and state is self.state() and not state.side and state.storage["qweight"] is self.codes()
-        return (
-            same_weight and state.numerics == self.numerics and linear.bias is self.bias and version_of(self.bias) == self.version
-        )
+        if state is None or state is not self.state() or state.side or state.storage["qweight"] is not self.codes():
+            return False
+        # A layer whose form was released may have built it again for a call of its own.
+        return self.form is None or state.prepared is self.form() is not None
 
 
 def version_of(tensor: Tensor | None) -> int:
@@ -49,9 +51,9 @@ class Built:
     def __init__(self, block: nn.Module, kind: Kind, forget: Callable[[Any], None]):
         self.attention = block.attn
         self.bypassed = tuple(bypassed(block, kind).values())
-        self.linears = tuple(Watched(block, name, forget) for name in kind.linears(block))
         with torch.no_grad():
             self._operands = {named_backend(): kind.build(block)}
+        self.linears = tuple(Watched(block, name, forget) for name in kind.linears(block))
 
     @property
     def operands(self) -> Callable[..., Any]:

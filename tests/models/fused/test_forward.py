@@ -2,6 +2,7 @@
 
 import copy
 import io
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -209,6 +210,15 @@ def test_a_weight_that_moves_away_is_not_kept(fused):
     assert blocks.forwards[DOUBLE].operands is not None
     model.to(torch.float16)
     assert blocks.forwards[DOUBLE].operands is None
+
+
+def test_layers_prepared_anew_leave_nothing_of_the_old_ones(fused, arguments):
+    model, blocks = fused
+    call(model.transformer_blocks[0], arguments())
+    codes = weakref.ref(blocks.forwards[DOUBLE].operands.image.qkv[0].products[0][1].qweight)
+    prepare(model)
+    assert codes() is None and blocks.forwards[DOUBLE].operands is None
+    assert blocks.reasons == {DOUBLE: None, SINGLE: None}
 
 
 def test_other_blocks_are_left_alone(make_flux):
