@@ -10,11 +10,14 @@ from torch.utils._pytree import tree_leaves
 
 from ..registry import OPS
 from .device import reason_against_device
+from .fold_weight import FOLD_WEIGHT
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
-TABLES: dict[str, dict[str, Rejects]] = {}
+TABLES: dict[str, dict[str, Rejects]] = {
+    "fold_weight": FOLD_WEIGHT,
+}
 
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:

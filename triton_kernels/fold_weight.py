@@ -1,0 +1,110 @@
+"""4-bit codes and their group scales folded to 8-bit codes under one scale per output channel, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .numbers import from_e2m1, from_e4m3, rounded_bits, to_e4m3, widen
+
+OUT_DTYPE = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+
+
+@dataclass(frozen=True)
+class FoldWeightConfig:
+    """A program's output channels and columns; channels lie side by side in wscales, columns in qweight."""
+
+    BLOCK_N: int = 32
+    BLOCK_K: int = 256
+    num_warps: int = 4
+
+
+def fold_weight_configs() -> list[FoldWeightConfig]:
+    return [FoldWeightConfig(block_n, block_k, warps) for block_n in (16, 32, 64) for block_k in (128, 256) for warps in (4, 8)]
+
+
+def fold_weight_default(m: int, n: int, k: int, capability: tuple[int, int]) -> FoldWeightConfig:
+    return FoldWeightConfig()
+
+
+@triton.jit
+def _decode(nibble, NVFP4: tl.constexpr):
+    """int32 whose low nibble is a code -> float32."""
+    if NVFP4:
+        return from_e2m1(nibble & 0xF)
+    else:
+        return ((nibble << 28) >> 28).to(tl.float32)
+
+
+@triton.jit
+def _encode(value, TO_FP8: tl.constexpr, HARDWARE_E4M3: tl.constexpr):
+    """float32 -> the 8 bits of its code."""
+    if TO_FP8:
+        return to_e4m3(value, HARDWARE_E4M3).to(tl.int8, bitcast=True)
+    else:
+        return rounded_bits(tl.minimum(tl.maximum(value, -127.0), 127.0)).to(tl.int8)
+
+
+@triton.jit
+def _fold_weight_kernel(
+    qweight_ptr,
+    wscales_ptr,
+    channel_scales_ptr,
+    out_ptr,
+    n,
+    k,
+    stride_sg,
+    stride_sn,
+    NVFP4: tl.constexpr,
+    TO_FP8: tl.constexpr,
+    HARDWARE_E4M3: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    channel = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    group = tl.program_id(1) * (BLOCK_K // GROUP_SIZE) + tl.arange(0, BLOCK_K // GROUP_SIZE)
+    byte = tl.program_id(1) * (BLOCK_K // 2) + tl.arange(0, BLOCK_K // 2)
+    column = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    row = channel.to(tl.int64)[:, None] * k
+    inside = (channel < n)[:, None]
+
+    packed = tl.load(qweight_ptr + row // 2 + byte[None, :], mask=inside & (byte < k // 2)[None, :], other=0).to(tl.int32)
+    at_scale = group.to(tl.int64)[None, :] * stride_sg + channel[:, None] * stride_sn
+    wscales = tl.load(wscales_ptr + at_scale, mask=inside & (group < k // GROUP_SIZE)[None, :], other=0)
+    wscales = from_e4m3(wscales) if NVFP4 else widen(wscales)
+    channel_scales = tl.load(channel_scales_ptr + channel, mask=channel < n, other=1.0)
+    ratio = tl.div_rn(wscales, tl.broadcast_to(channel_scales[:, None], wscales.shape))
+    if not TO_FP8:
+        # No code is worth a NaN or an infinity in INT8: the scale of the channel has it.
+        ratio = tl.where(ratio == ratio, tl.minimum(ratio, 1e30), 0.0)
+
+    packed = tl.reshape(packed, [BLOCK_N, BLOCK_K // GROUP_SIZE, GROUP_SIZE // 2])
+    ratio = ratio[:, :, None]
+    low = _encode(_decode(packed, NVFP4) * ratio, TO_FP8, HARDWARE_E4M3)
+    high = _encode(_decode(packed >> 4, NVFP4) * ratio, TO_FP8, HARDWARE_E4M3)
+    codes = tl.reshape(tl.join(low, high), [BLOCK_N, BLOCK_K])
+    tl.store(out_ptr + row + column[None, :], codes, mask=inside & (column < k)[None, :])
+
+
+def fold_weight(qweight: Tensor, wscales: Tensor, channel_scales: Tensor, format: str) -> Tensor:
+    nvfp4 = wscales.dtype == torch.float8_e4m3fn
+    qweight, channel_scales = qweight.contiguous(), channel_scales.contiguous()
+    n, k = qweight.shape[0], 2 * qweight.shape[1]
+    out = torch.empty(n, k, dtype=OUT_DTYPE[format], device=qweight.device)
+    config = fold_weight_default(0, n, k, (8, 0))
+    grid = (triton.cdiv(n, config.BLOCK_N), triton.cdiv(k, config.BLOCK_K))
+    bits = wscales.view(torch.uint8) if nvfp4 else wscales
+    flags = {"NVFP4": nvfp4, "TO_FP8": format == "fp8", "HARDWARE_E4M3": has_e4m3(qweight), "GROUP_SIZE": 16 if nvfp4 else 64}
+    _fold_weight_kernel[grid](
+        qweight, bits, channel_scales, out.view(torch.int8), n, k, *wscales.stride(), **flags, **asdict(config)
+    )  # fmt: skip
+    return out
+
+
+def has_e4m3(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.get_device_capability(tensor.device) >= (8, 9)
