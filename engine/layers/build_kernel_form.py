@@ -17,7 +17,7 @@ from .fold import channel_scales, fold
 from .gpu_compute import OLDEST, gpu_compute
 from .kernel_form import KernelForm, reason_against
 from .matrix import smooth_columns
-from .storage import dequantize_residual
+from .storage import COMPANIONS, dequantize_residual
 from .stored_rows import FOUR_BITS, outer_scale
 from .streamed_form import StreamedForm
 
@@ -53,7 +53,9 @@ def streamed_form(weight: LowBitWeight, activation: str, reason: str) -> Streame
     """4-bit storage that is folded to 8 bits at each call, its low-rank branch beside it."""
     scales = channel_scales(weight.storage, weight.layer_format, tuple(weight.shape), activation)
     outer = outer_scale(weight.storage)
-    kernel = assemble(weight, activation, reason, weight.storage)
+    # References and CPU kernels take 16-bit companions with float32 activations: no wider copies are kept.
+    companions = (tensor.dtype for name, tensor in weight.storage.items() if name in COMPANIONS)
+    kernel = assemble(weight, activation, reason, weight.storage, next(companions, weight.dtype))
     return StreamedForm(kernel, scales, scales if outer is None else scales * outer, reason)
 
 
@@ -67,15 +69,17 @@ def missing_kernels() -> str | None:
 def kernel_form(weight: LowBitWeight, activation: str | None, reason: str) -> KernelForm:
     """The weight as `gpu_compute` chose: its stored codes where they are in that format, else folded to 8 bits."""
     if activation in (None, weight.layer_format.weight):
-        return assemble(weight, activation, reason, weight.storage)
+        return assemble(weight, activation, reason, weight.storage, weight.dtype)
     folded = fold(weight.storage, weight.layer_format, tuple(weight.shape), activation)
     tensors = {name: getattr(folded, name) for name in ("qweight", "wscales", "proj_down", "proj_up")}
-    return assemble(weight, activation, reason, tensors)
+    return assemble(weight, activation, reason, tensors, weight.dtype)
 
 
-def assemble(weight: LowBitWeight, activation: str | None, reason: str, codes: Mapping[str, Tensor | None]) -> KernelForm:
-    """codes: the stored tensors, or what they were folded to."""
-    layer_format, dtype, shape = weight.layer_format, weight.dtype, tuple(weight.shape)
+def assemble(
+    weight: LowBitWeight, activation: str | None, reason: str, codes: Mapping[str, Tensor | None], dtype: torch.dtype
+) -> KernelForm:
+    """codes: the stored tensors, or what they were folded to; dtype: of smoothing, low-rank branch and INT4 scales."""
+    layer_format, shape = weight.layer_format, tuple(weight.shape)
     down, up = padded_ranks(codes.get("proj_down"), codes.get("proj_up"), shape[0], dtype, weight.device)
     # Shifted activations are unsigned INT4; INT8 is signed and needs no shift.
     shift = layer_format.act_shift if activation == "int4" else 0.0
