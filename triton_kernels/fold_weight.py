@@ -96,15 +96,17 @@ def fold_weight(qweight: Tensor, wscales: Tensor, channel_scales: Tensor, format
     qweight, channel_scales = qweight.contiguous(), channel_scales.contiguous()
     n, k = qweight.shape[0], 2 * qweight.shape[1]
     out = torch.empty(n, k, dtype=OUT_DTYPE[format], device=qweight.device)
-    config = fold_weight_default(0, n, k, (8, 0))
+    capability = capability_of(qweight)
+    config = fold_weight_default(0, n, k, capability)
     grid = (triton.cdiv(n, config.BLOCK_N), triton.cdiv(k, config.BLOCK_K))
     bits = wscales.view(torch.uint8) if nvfp4 else wscales
-    flags = {"NVFP4": nvfp4, "TO_FP8": format == "fp8", "HARDWARE_E4M3": has_e4m3(qweight), "GROUP_SIZE": 16 if nvfp4 else 64}
+    flags = {"NVFP4": nvfp4, "TO_FP8": format == "fp8", "HARDWARE_E4M3": capability >= (8, 9), "GROUP_SIZE": 16 if nvfp4 else 64}
     _fold_weight_kernel[grid](
         qweight, bits, channel_scales, out.view(torch.int8), n, k, *wscales.stride(), **flags, **asdict(config)
     )  # fmt: skip
     return out
 
 
-def has_e4m3(tensor: Tensor) -> bool:
-    return tensor.is_cuda and torch.cuda.get_device_capability(tensor.device) >= (8, 9)
+def capability_of(tensor: Tensor) -> tuple[int, int]:
+    """Of the tensor's GPU, or of the oldest one for the interpreter."""
+    return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (8, 0)

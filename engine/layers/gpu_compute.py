@@ -8,8 +8,7 @@ from ..formats import LayerFormat
 
 INT4_TENSOR_CORES = ((8, 6), (8, 7), (8, 9))
 FP8_PRODUCTS = ((8, 9), (12, 0), (12, 1))
-# There a kernel multiplies E4M3 as fast as INT8, but none convolves it. GPUs of FP8_PRODUCTS outside data centres sum such products in
-# float32 at half the rate of INT8.
+# There kernels multiply E4M3 as fast as INT8, but convolve it nowhere. The GPUs above sum E4M3 in float32 at half the rate of INT8.
 FP8_FOLDS = ((9, 0),)
 NVFP4_PRODUCTS = ((12, 0), (12, 1))
 OLDEST = (8, 0)
@@ -38,8 +37,8 @@ def gpu_compute(layer_format: LayerFormat, capability: tuple[int, int], convolve
         return GpuCompute("nvfp4", f"{name} has NVFP4 tensor cores")
     if stored == "fp8" and capability in FP8_PRODUCTS:
         return GpuCompute("fp8", f"{name} has FP8 tensor cores for it")
-    if stored in ("nvfp4", "fp8") and capability in FP8_FOLDS and not convolves:
-        return GpuCompute("fp8", f"{name} has FP8 tensor cores, which lose little of {stored} codes")
+    if stored in ("nvfp4", "fp8") and layer_format.activation != "int8" and capability in FP8_FOLDS and not convolves:
+        return GpuCompute("fp8", f"{name} has FP8 tensor cores, which keep most bits of {stored} codes")
     if stored == "int8":
         return GpuCompute("int8", "it is stored so")
     if stored == "int4" and capability == (8, 0):
