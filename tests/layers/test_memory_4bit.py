@@ -1,14 +1,16 @@
 """memory="4bit": nothing larger than the storage is kept, and what is computed stays the same."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from halfbyte.layers import build_kernel_form, low_bit_layers, merged_branch, prepare, streamed_form
+from halfbyte.layers import build_kernel_form, expanded_each_call, low_bit_layers, merged_branch, prepare, streamed_form
 from halfbyte.layers.build_kernel_form import for_gpu, kernel_form, small_form
+from halfbyte.layers.stored_rows import row_chunks
 from halfbyte.layers.streamed_form import CACHED_BYTES, CHANNEL_MULTIPLE, WHOLE_BYTES, chunk_channels
 from halfbyte.testing import LIMITS, PeakBytes, relative_rms
 
@@ -96,6 +98,30 @@ def test_on_a_cpu_too(make_linear, make_conv, kind, weight):
     want = layer.weight.dequantize()
     want = F.conv2d(x, want, layer.bias, padding=1) if kind == "convolution" else F.linear(x, want, layer.bias)
     assert relative_rms(layer(x), want) < (0.02 if kind == "linear" else 1e-5)
+
+
+@pytest.mark.parametrize("weight", ["int4", "nvfp4", "int8", "fp8"])
+@pytest.mark.parametrize("convolves", [False, True], ids=["linear", "convolution"])
+def test_a_dense_weight_in_parts_is_the_dense_weight(make_linear, make_conv, weight, convolves, monkeypatch):
+    monkeypatch.setattr(expanded_each_call, "row_chunks", partial(row_chunks, working_bytes=1))
+    layer = (make_conv if convolves else make_linear)(weight=weight, activation=weight)
+    layer.weight.data += 0.1
+    form = expanded_each_call.expand_each_call(layer.weight, torch.float32, "")
+    if convolves:
+        x, geometry = torch.randn(2, 64, 6, 5), (layer.stride, layer.padding, layer.dilation)
+        got, want = form.conv2d(x, layer.bias, *geometry), F.conv2d(x, layer.weight.dequantize(), layer.bias, *geometry)
+    else:
+        x = torch.randn(2, 5, 128)
+        got, want = form.linear(x, layer.bias), F.linear(x, layer.weight.dequantize(), layer.bias)
+    assert len(row_chunks(layer.weight.shape[0], 128, 1)) > 2 and relative_rms(got, want) < LIMITS["float32"].agreement
+
+
+def test_what_is_traced_before_it_was_prepared_keeps_nothing_either(make_linear, monkeypatch):
+    weight = make_linear().weight
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert weight.prepared().kind == "expanded float32"
+    weight.memory = "4bit"
+    assert (weight.prepared().kind, weight.prepared().nbytes) == ("streamed float32", 0)
 
 
 @pytest.mark.parametrize("k", [3072, 15360])
