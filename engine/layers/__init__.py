@@ -7,4 +7,15 @@ from .sharing import share_down
 from .storage import stored_dtype
 from .weight import LowBitWeight
 
-__all__ = ["LowBitWeight", "PreparedLayer", "PreparedReport", "install", "low_bit_layers", "prepare", "reason_against", "reason_against_memory", "share_down", "stored_dtype"]
+__all__ = [
+    "LowBitWeight",
+    "PreparedLayer",
+    "PreparedReport",
+    "install",
+    "low_bit_layers",
+    "prepare",
+    "reason_against",
+    "reason_against_memory",
+    "share_down",
+    "stored_dtype",
+]

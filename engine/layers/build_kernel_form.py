@@ -17,7 +17,7 @@ from .fold import channel_scales, fold
 from .gpu_compute import OLDEST, gpu_compute
 from .kernel_form import KernelForm, reason_against
 from .matrix import smooth_columns
-from .storage import COMPANIONS, dequantize_residual
+from .storage import COMPANIONS, dequantize_residual, is_companion
 from .stored_rows import FOUR_BITS, outer_scale
 from .streamed_form import StreamedForm
 
@@ -80,12 +80,14 @@ def assemble(
 ) -> KernelForm:
     """codes: the stored tensors, or what they were folded to; dtype: of smoothing, low-rank branch and INT4 scales."""
     layer_format, shape = weight.layer_format, tuple(weight.shape)
+    runs_stored = activation in (None, layer_format.weight)
     down, up = padded_ranks(codes.get("proj_down"), codes.get("proj_up"), shape[0], dtype, weight.device)
     # Shifted activations are unsigned INT4; INT8 is signed and needs no shift.
     shift = layer_format.act_shift if activation == "int4" else 0.0
     tensors = {
         "qweight": codes["qweight"],
-        "wscales": codes["wscales"].to(dtype) if layer_format.weight == "int4" and activation in ("int4", None) else codes["wscales"],
+        # Those of INT4 codes; folded ones stay float32.
+        "wscales": codes["wscales"].to(dtype) if is_companion("wscales", layer_format) and runs_stored else codes["wscales"],
         "wtscale": codes.get("wtscale"),
         "smooth": None if weight.smooth_factor is None else weight.smooth_factor.to(dtype),
         "proj_down": down,

@@ -66,4 +66,5 @@ class ExpandedEachCall:
 
 
 def expand_each_call(weight: LowBitWeight, dtype: torch.dtype, reason: str) -> ExpandedEachCall:
-    return ExpandedEachCall(tuple(weight.storage.items()), weight.layer_format, tuple(weight.shape), dtype, branches_of_side(weight), reason)
+    storage, branches = tuple(weight.storage.items()), branches_of_side(weight)
+    return ExpandedEachCall(storage, weight.layer_format, tuple(weight.shape), dtype, branches, reason)

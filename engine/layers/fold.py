@@ -19,7 +19,10 @@ from .stored_rows import WORKING_BYTES, outer_scale, residual_in_units, row_chun
 
 @dataclass(frozen=True)
 class FoldedWeight:
-    """qweight int8 or e4m3 [N, K] of the weight times smooth [K] float32; wscales float32 [N]; proj_down [K, R], proj_up [N, R] or None."""
+    """qweight int8 or e4m3 [N, K] of the weight times smooth float32 [K]; wscales float32 [N].
+
+    proj_down [K, R] and proj_up [N, R] are None where there is no branch, or it was merged.
+    """
 
     qweight: Tensor
     wscales: Tensor

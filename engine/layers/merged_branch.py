@@ -26,7 +26,7 @@ def merges_branch(storage: Mapping[str, Tensor], layer_format: LayerFormat, shap
     """The one rule for INT8 and E4M3, the same on every device up to the order of sums.
 
     The branch is merged unless that makes the error of the output, with the error that the storage has already, grow by more than
-    MERGED_GROWTH on activations that smoothing left normal. At most SAMPLED_CHANNELS output channels, evenly spaced, are looked at.
+    MERGED_GROWTH on activations that smoothing left normal. At most SAMPLED_CHANNELS evenly spaced output channels are looked at.
     """
     return bool(layer_format.rank) and error_growth(storage, layer_format, shape, format) <= MERGED_GROWTH
 

@@ -19,7 +19,8 @@ from .int8_linear import Int8Linear
 from .kernel_form import KernelForm
 from .streamed_form import StreamedForm
 
-NODES = (Branch, Emulated, Expanded, ExpandedEachCall, FoldedWeight, Int8Convolution, Int8Linear, KernelForm, PackedWeight, StreamedForm)
+FORMS = (Emulated, Expanded, ExpandedEachCall, Int8Convolution, Int8Linear, KernelForm, StreamedForm)
+NODES = (*FORMS, Branch, FoldedWeight, PackedWeight)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -60,13 +58,16 @@ class StreamedForm:
     def workspace_bytes(self) -> int:
         """The most that folded codes take during a call."""
         n, k = self.channel_scales.shape[0], 2 * self.kernel.qweight.shape[1]
+        if len(self.kernel.shape) == 4:
+            return n * k
         # Many rows leave the most channels in one chunk, few the fewest.
         return max(chunk_channels(m, n, k) for m in (1, k)) * k
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         quantized = self.kernel.quantized(rows)
-        n, chunk = self.channel_scales.shape[0], chunk_channels(*rows.shape[:1], *self.kernel.shape)
+        n, k = self.kernel.shape
+        chunk = chunk_channels(rows.shape[0], n, k)
         parts = [
             self._product(quantized, bias, slice(first, min(first + chunk, n)), rows.dtype) for first in range(0, n, chunk)
         ]
@@ -74,15 +75,16 @@ class StreamedForm:
         return sum_branches(self.kernel.branches, x, y.unflatten(0, x.shape[:-1])).to(x.dtype)
 
     def conv2d(self, x: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
-        # Kernels of convolutions are smaller than the cache.
+        # Taken whole: the largest of image models have some 30 MB of codes, and outputs of its parts would have to be joined.
         folded = replace(self.kernel, qweight=self._codes(slice(None)), wscales=self.product_scales, wtscale=None)
         return folded.conv2d(x, bias, stride, padding, dilation)
 
     def _codes(self, channels: slice) -> Tensor:
-        kernel = self.kernel
-        return ops.fold_weight(kernel.qweight[channels], kernel.wscales[:, channels], self.channel_scales[channels], kernel.activation)
+        qweight, wscales = self.kernel.qweight[channels], self.kernel.wscales[:, channels]
+        return ops.fold_weight(qweight, wscales, self.channel_scales[channels], self.kernel.activation)
 
-    def _product(self, quantized: tuple[Tensor, ...], bias: Tensor | None, channels: slice, dtype: Any) -> Tensor:
+    def _product(self, quantized: tuple[Tensor, ...], bias: Tensor | None, channels: slice, dtype: torch.dtype) -> Tensor:
         qx, ascales, low_rank_act = quantized
-        proj_up, bias = self.kernel.proj_up[channels], None if bias is None else bias[channels]
-        return ops.gemm_w8a8(qx, ascales, self._codes(channels), self.product_scales[channels], low_rank_act, proj_up, bias, dtype)
+        scales, bias = self.product_scales[channels], None if bias is None else bias[channels]
+        branch = low_rank_act, self.kernel.proj_up[channels]
+        return ops.gemm_w8a8(qx, ascales, self._codes(channels), scales, *branch, bias, dtype)

@@ -104,8 +104,8 @@ def accelerate(
 def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None, memory: str = "fast", **options: Any) -> Any:
     """Load a saved pipeline folder, its files checked first; with a plan beside it, accelerated as it was saved.
 
-    dtype: to compute in, float32 when None. memory: as in `accelerate`, for a folder with a plan. options: for `DiffusionPipeline.from_pretrained`. Raises ValueError when the folder
-    is no pipeline or one of its files is damaged.
+    dtype: to compute in, float32 when None. memory: as in `accelerate`, for a folder with a plan. options: for
+    `DiffusionPipeline.from_pretrained`. Raises ValueError when the folder is no pipeline or one of its files is damaged.
     """
     pipe = load_pipeline(folder, dtype, **options)
     return accelerate(pipe, plan=Plan.load(folder), memory=memory, progress=False) if (Path(folder) / FILE_NAME).is_file() else pipe
