@@ -44,8 +44,8 @@ def fold(
 ) -> FoldedWeight:
     """Fold to "int8" or "fp8", the low-rank branch merged where `merges_branch` says so.
 
-    The branch reads x itself. Merged, it reads the codes of x and costs nothing. Every output channel is folded by itself: neither
-    the bytes to work in nor the device change a bit, but for the order in which a merged branch's ranks are summed.
+    The branch reads x itself. Merged, it reads the codes of x and costs nothing. Every output channel is folded by itself: neither the
+    bytes to work in nor the device change a bit, but for the order in which a merged branch's ranks are summed.
     """
     n, k = shape[0], math.prod(shape[1:])
     smooth = smooth_columns(storage["smooth_factor"], shape) if layer_format.smooth else None

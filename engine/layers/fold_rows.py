@@ -14,7 +14,9 @@ from .matrix import smooth_columns
 from .stored_rows import FOUR_BITS, outer_scale, residual_in_units
 
 
-def fold_rows(storage: Mapping[str, Tensor], layer_format: LayerFormat, down: Tensor | None, format: str) -> tuple[Tensor, Tensor]:
+def fold_rows(
+    storage: Mapping[str, Tensor], layer_format: LayerFormat, down: Tensor | None, format: str
+) -> tuple[Tensor, Tensor]:
     """Codes [N, K] and channel scales float32 [N] in units of the outer scale, the branch merged where `down` is given."""
     matrix = residual_in_units(storage, layer_format)
     if down is not None:

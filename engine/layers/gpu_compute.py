@@ -8,7 +8,7 @@ from ..formats import LayerFormat
 
 INT4_TENSOR_CORES = ((8, 6), (8, 7), (8, 9))
 FP8_PRODUCTS = ((8, 9), (12, 0), (12, 1))
-# There kernels multiply E4M3 as fast as INT8, but convolve it nowhere. The GPUs above sum E4M3 in float32 at half the rate of INT8.
+# There kernels multiply E4M3 as fast as INT8, but none convolves it. The GPUs above sum it in float32 at half the rate of INT8.
 FP8_FOLDS = ((9, 0),)
 NVFP4_PRODUCTS = ((12, 0), (12, 1))
 OLDEST = (8, 0)

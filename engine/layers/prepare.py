@@ -60,8 +60,8 @@ def prepare(model: nn.Module, numerics: str = "native", memory: str = "fast") ->
 
     numerics: "native" (what is fastest here, which on a CPU is float or INT8 and so not what the format says), or what a GPU
     computes: "w4a4", "w4a8" (4-bit storage folded to INT8 per channel), "nvfp4". memory: "fast" keeps beside the storage what runs
-    fastest, "4bit" nothing larger than the storage: codes are unpacked at each call. Raises ValueError naming the first layer whose
-    storage cannot compute so, before any layer is changed.
+    fastest, "4bit" nothing larger than the storage: codes are unpacked at each call. Raises ValueError naming the first layer
+    whose storage cannot compute so, before any layer is changed.
     """
     if reason := reason_against_memory(memory, numerics):
         raise ValueError(reason)

@@ -27,7 +27,8 @@ def row_chunks(n: int, k: int, working_bytes: int = WORKING_BYTES) -> list[slice
 def stored_rows(storage: Mapping[str, Tensor], layer_format: LayerFormat, rows: slice) -> dict[str, Tensor]:
     """The stored tensors of these output channels, as views."""
     wscales = storage["wscales"]
-    part = {"qweight": storage["qweight"][rows], "wscales": wscales[:, rows] if layer_format.weight in FOUR_BITS else wscales[rows]}
+    wscales = wscales[:, rows] if layer_format.weight in FOUR_BITS else wscales[rows]
+    part = {"qweight": storage["qweight"][rows], "wscales": wscales}
     if layer_format.rank:
         part["proj_up"] = storage["proj_up"][rows]
     return {name: part.get(name, tensor) for name, tensor in storage.items()}

@@ -166,7 +166,8 @@ class LowBitWeight(torch.Tensor):
 
     def replaced(self, tensors: Mapping[str, Tensor], dtype: torch.dtype, side: tuple[SideTerm, ...]) -> LowBitWeight:
         """An independent weight with other tensors and side terms in the same format."""
-        return LowBitWeight(tensors, self.layer_format, tuple(self.shape), dtype, self.owns_down, side, self.numerics, self.memory)
+        options = self.numerics, self.memory
+        return LowBitWeight(tensors, self.layer_format, tuple(self.shape), dtype, self.owns_down, side, *options)
 
     def alias(self) -> LowBitWeight:
         return LowBitWeight.of_state(self.state, tuple(self.shape), self.dtype)

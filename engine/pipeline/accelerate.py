@@ -108,7 +108,9 @@ def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None,
     `DiffusionPipeline.from_pretrained`. Raises ValueError when the folder is no pipeline or one of its files is damaged.
     """
     pipe = load_pipeline(folder, dtype, **options)
-    return accelerate(pipe, plan=Plan.load(folder), memory=memory, progress=False) if (Path(folder) / FILE_NAME).is_file() else pipe
+    if not (Path(folder) / FILE_NAME).is_file():
+        return pipe
+    return accelerate(pipe, plan=Plan.load(folder), memory=memory, progress=False)
 
 
 def _decisions(

@@ -56,7 +56,8 @@ def test_at_most_seven_gigabytes(recipe, capability):
 @pytest.mark.parametrize("recipe", ["svdq_int4", "svdq_nvfp4"])
 def test_a_call_never_waits_for_the_gpu_and_holds_what_is_stated(recipe, tokens):
     """On the meta device there are no values: a form that asked for one would fail. A CUDA graph captures what does not."""
-    layers = {(each.shape, each.layer_format) for each in decide(flux(), recipe) if each.layer_format and each.layer_format.activation}
+    stored = [each for each in decide(flux(), recipe) if each.layer_format]
+    layers = {(each.shape, each.layer_format) for each in stored if each.layer_format.activation}
     for (n, k), layer_format in layers:
         form = small_form((n, k), layer_format, (9, 0))
         x, bias = (torch.empty(*size, dtype=torch.bfloat16, device="meta") for size in ((1, tokens, k), (n,)))
