@@ -7,7 +7,6 @@ import triton.language as tl
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 FLOAT32_MAX = tl.constexpr(3.4028234663852886e38)
-BFLOAT16_MAX = tl.constexpr(3.3895313892515355e38)
 FLOAT16_MAX = tl.constexpr(65504.0)
 
 
@@ -114,9 +113,7 @@ def float_of(bits):
 @triton.jit
 def scale_from_peak(peak, largest_code: tl.constexpr, dtype: tl.constexpr):
     """The scale in dtype that maps peak (float32, >= 0) to the largest code: formats.scaling.scale_from_peak."""
-    limit: tl.constexpr = FLOAT32_MAX / (largest_code + 1)
-    if dtype == tl.float16:
-        limit: tl.constexpr = FLOAT16_MAX
+    limit: tl.constexpr = FLOAT16_MAX if dtype == tl.float16 else FLOAT32_MAX / (largest_code + 1)
     scale = divide_by_constant(peak, largest_code)
     scale = widen(round_to(tl.where(scale > limit, limit, scale), dtype))
     return round_to(tl.where(scale == 0, 1.0, scale), dtype)

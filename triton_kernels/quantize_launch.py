@@ -27,23 +27,23 @@ class QuantizeConfig:
     num_stages: int = 1
 
 
-def quantize_default(m: int, rank: int, k: int, capability: tuple[int, int]) -> QuantizeConfig:
-    """Rows that are held: about 48 columns for each thread, which read 16 bytes at once. Rows that are streamed: every program
-    reads all of proj_down, so the more rows it has the better, as long as all multiprocessors have one."""
+def quantize_default(m: int, n: int, k: int, capability: tuple[int, int]) -> QuantizeConfig:
+    """For x [m, k] and rank n. Rows that are held: about 48 columns for each thread, which read 16 bytes at once. Rows that are
+    streamed: every program reads all of proj_down, so the more rows it has the better, as long as all multiprocessors have one."""
     if INTERPRETED.value:  # whose time is the number of programs
         return QuantizeConfig(64, 256, 4)
-    if rank == 0:
+    if n == 0:
         return QuantizeConfig(max(1, min(32, 8192 // triton.next_power_of_2(k))), 4096, 4 if k <= 4096 else 8)
     return QuantizeConfig(32, 128, 8, 3) if m >= 2048 else QuantizeConfig(16, 128, 4, 3)
 
 
-def quantize_configs(rank: int) -> tuple[QuantizeConfig, ...]:
-    """The space that is worth searching."""
-    if rank == 0:
-        return tuple(QuantizeConfig(rows, 4096, warps) for rows in (1, 2, 4, 8) for warps in (4, 8))
+def quantize_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> tuple[QuantizeConfig, ...]:
+    """Those worth measuring."""
+    if n == 0:
+        return tuple(QuantizeConfig(rows, 4096, warps) for rows in (1, 2, 4) for warps in (4, 8))
     return tuple(
         QuantizeConfig(rows, columns, warps, stages)
-        for rows in (16, 32, 64) for columns in (64, 128, 256) for warps in (4, 8, 16) for stages in (2, 3)
+        for rows in (16, 32, 64) for columns in (64, 128) for warps in (4, 8, 16) for stages in (2, 3)
     )  # fmt: skip
 
 
