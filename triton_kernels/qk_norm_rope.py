@@ -31,6 +31,10 @@ class SideTile(NamedTuple):
     block_h: int
     block_d: int
 
+    @property
+    def elements(self) -> int:
+        return self.block_t * self.block_h * self.block_d
+
     def programs(self, tokens: int) -> int:
         return triton.cdiv(tokens, self.block_t) * triton.cdiv(self.heads, self.block_h)
 
@@ -129,5 +133,6 @@ def qk_norm_rope(
     qk_norm_rope_kernel[(sum(programs),)](
         *sides, cos.contiguous(), sin.contiguous(), tokens, length, eps, programs[0],
         HALF=rope == "half", D=width, Q_TILE=tuple(tiles[0]), K_TILE=tuple(tiles[1]),
+        num_warps=max(1, min(16, max(tile.elements for tile in tiles) // 1024)),
     )  # fmt: skip
     return sides[0].y, sides[1].y

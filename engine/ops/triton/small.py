@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-MOST_IN_A_NORM = 2**15
+MOST_IN_A_NORM = 2**13
 
 
 def empty_rejects(x: Tensor, *args) -> str | None:
