@@ -11,12 +11,19 @@ from torch.utils._pytree import tree_leaves
 from ..registry import OPS
 from .device import reason_against_device
 from .fold_weight import FOLD_WEIGHT
+from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
+from .small import CACHE, QK_NORM_ROPE
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
 TABLES: dict[str, dict[str, Rejects]] = {
     "fold_weight": FOLD_WEIGHT,
+    "quantize_act": QUANTIZE_ACT,
+    "norm_quantize": NORM_QUANTIZE,
+    "group_norm_silu_quantize": GROUP_NORM,
+    "qk_norm_rope": QK_NORM_ROPE,
+    "cache": CACHE,
 }
 
 
