@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -10,29 +10,31 @@ import triton.language as tl
 from torch import Tensor
 
 from .numbers import from_e2m1, from_e4m3, rounded_bits, to_e4m3, widen
+from .tuning import capability_of, config_for
 
 OUT_DTYPE = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 
 
 @dataclass(frozen=True)
 class FoldWeightConfig:
-    """A program's output channels and columns; channels lie side by side in wscales, columns in qweight."""
+    """A program's output channels and columns: channels lie side by side in wscales, columns in qweight."""
 
-    BLOCK_N: int = 32
-    BLOCK_K: int = 256
-    num_warps: int = 4
-
-
-def fold_weight_configs() -> list[FoldWeightConfig]:
-    return [FoldWeightConfig(block_n, block_k, warps) for block_n in (16, 32, 64) for block_k in (128, 256) for warps in (4, 8)]
+    BLOCK_N: int
+    BLOCK_K: int
+    num_warps: int
 
 
 def fold_weight_default(m: int, n: int, k: int, capability: tuple[int, int]) -> FoldWeightConfig:
-    return FoldWeightConfig()
+    return FoldWeightConfig(32, 256, 4)
+
+
+def fold_weight_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> list[FoldWeightConfig]:
+    """The space that is searched."""
+    return [FoldWeightConfig(rows, columns, warps) for rows in (16, 32, 64) for columns in (128, 256) for warps in (4, 8)]
 
 
 @triton.jit
-def _decode(nibble, NVFP4: tl.constexpr):
+def decode(nibble, NVFP4: tl.constexpr):
     """int32 whose low nibble is a code -> float32."""
     if NVFP4:
         return from_e2m1(nibble & 0xF)
@@ -41,7 +43,7 @@ def _decode(nibble, NVFP4: tl.constexpr):
 
 
 @triton.jit
-def _encode(value, TO_FP8: tl.constexpr, HARDWARE_E4M3: tl.constexpr):
+def encode(value, TO_FP8: tl.constexpr, HARDWARE_E4M3: tl.constexpr):
     """float32 -> the 8 bits of its code."""
     if TO_FP8:
         return to_e4m3(value, HARDWARE_E4M3).to(tl.int8, bitcast=True)
@@ -50,7 +52,7 @@ def _encode(value, TO_FP8: tl.constexpr, HARDWARE_E4M3: tl.constexpr):
 
 
 @triton.jit
-def _fold_weight_kernel(
+def fold_weight_kernel(
     qweight_ptr,
     wscales_ptr,
     channel_scales_ptr,
@@ -85,28 +87,22 @@ def _fold_weight_kernel(
 
     packed = tl.reshape(packed, [BLOCK_N, BLOCK_K // GROUP_SIZE, GROUP_SIZE // 2])
     ratio = ratio[:, :, None]
-    low = _encode(_decode(packed, NVFP4) * ratio, TO_FP8, HARDWARE_E4M3)
-    high = _encode(_decode(packed >> 4, NVFP4) * ratio, TO_FP8, HARDWARE_E4M3)
+    low = encode(decode(packed, NVFP4) * ratio, TO_FP8, HARDWARE_E4M3)
+    high = encode(decode(packed >> 4, NVFP4) * ratio, TO_FP8, HARDWARE_E4M3)
     codes = tl.reshape(tl.join(low, high), [BLOCK_N, BLOCK_K])
     tl.store(out_ptr + row + column[None, :], codes, mask=inside & (column < k)[None, :])
 
 
 def fold_weight(qweight: Tensor, wscales: Tensor, channel_scales: Tensor, format: str) -> Tensor:
-    nvfp4 = wscales.dtype == torch.float8_e4m3fn
-    qweight, channel_scales = qweight.contiguous(), channel_scales.contiguous()
+    nvfp4, device = wscales.dtype == torch.float8_e4m3fn, qweight.device
     n, k = qweight.shape[0], 2 * qweight.shape[1]
-    out = torch.empty(n, k, dtype=OUT_DTYPE[format], device=qweight.device)
-    capability = capability_of(qweight)
-    config = fold_weight_default(0, n, k, capability)
-    grid = (triton.cdiv(n, config.BLOCK_N), triton.cdiv(k, config.BLOCK_K))
-    bits = wscales.view(torch.uint8) if nvfp4 else wscales
-    flags = {"NVFP4": nvfp4, "TO_FP8": format == "fp8", "HARDWARE_E4M3": capability >= (8, 9), "GROUP_SIZE": 16 if nvfp4 else 64}
-    _fold_weight_kernel[grid](
-        qweight, bits, channel_scales, out.view(torch.int8), n, k, *wscales.stride(), **flags, **asdict(config)
+    kind = f"{'nvfp4' if nvfp4 else 'int4'}-{format}"
+    config = config_for("fold_weight", device, kind, 1, n, k, fold_weight_default, fold_weight_configs)
+    out = torch.empty(n, k, dtype=OUT_DTYPE[format], device=device)
+    fold_weight_kernel[(triton.cdiv(n, config.BLOCK_N), triton.cdiv(k, config.BLOCK_K))](
+        qweight.contiguous(), wscales.view(torch.uint8) if nvfp4 else wscales, channel_scales.contiguous(), out.view(torch.int8),
+        n, k, *wscales.stride(),
+        NVFP4=nvfp4, TO_FP8=format == "fp8", HARDWARE_E4M3=capability_of(device) >= (8, 9), GROUP_SIZE=16 if nvfp4 else 64,
+        **vars(config),
     )  # fmt: skip
     return out
-
-
-def capability_of(tensor: Tensor) -> tuple[int, int]:
-    """Of the tensor's GPU, or of the oldest one for the interpreter."""
-    return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (8, 0)

@@ -31,6 +31,15 @@ def test_doctor_says_what_is_here(run):
     assert code == 0 and found["machine"]["torch"] and "reference" in found["backends"]
 
 
+def test_doctor_says_where_measured_configurations_are(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HALFBYTE_CACHE_DIR", str(tmp_path))
+    assert json.loads(run("doctor", "--json")[1])["triton_configurations"] == str(tmp_path / "triton")
+    assert "none measured" in run("doctor")[1]
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "NVIDIA_H200.json").touch()
+    assert "NVIDIA_H200" in run("doctor")[1]
+
+
 def test_inspect_gives_a_reason_for_every_layer(run):
     code, out, _ = run("inspect", DIGITS / "unet", "--json")
     decisions = json.loads(out)["unet"]
