@@ -151,6 +151,7 @@ with ParallelCompile("HALFBYTE_BUILD_JOBS", needs_recompile=is_stale):
     setup(
         package_dir=FOLDERS,
         packages=[f"{package}.{sub}".rstrip(".") for package, folder in FOLDERS.items() for sub in ["", *find_packages(folder)]],
+        package_data={f"{NAME}.triton_kernels": ["defaults/*.json"]},
         ext_modules=extensions,
         cmdclass={"build_ext": BuildExtensions},
     )

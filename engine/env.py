@@ -139,7 +139,7 @@ class Machine:
             ("C++ extension", *(("built", "fast CPU kernels") if self.extension else ("missing", "slower PyTorch code runs"))),
             ("nvcc", self.nvcc or "none", "CUDA kernels can be built" if self.nvcc else "no CUDA kernels can be built"),
             ("CUDA kernels", *self._kernels()),
-            ("triton", self.triton or "none", "Triton kernels can run" if self.triton and gpus else "no Triton kernels run"),
+            ("triton", *self._triton(bool(gpus))),
             ("torch", self.torch, "2.11 to 2.13 are tested"),
             ("diffusers", self.diffusers or "none", "0.41 and 0.42 are tested" if self.diffusers else "no pipelines"),
         ]
@@ -150,6 +150,15 @@ class Machine:
             return f"built for {self.cuda_kernels}", "4-bit layers run on GPUs of these architectures"
         cost = "GPUs run 4-bit layers expanded to 16 bits; reinstall where nvcc is found" if self.gpus else "no GPU here needs them"
         return "none", cost
+
+    def _triton(self, gpus: bool) -> tuple[str, str]:
+        if self.triton is None:
+            return "none", "no Triton kernels run"
+        try:
+            importlib.import_module("triton")
+        except ImportError as error:
+            return f"{self.triton}, does not import", f"no Triton kernels run ({error})"
+        return self.triton, "Triton kernels can run" if gpus else "Triton kernels can run in its interpreter, for tests"
 
     def _instructions(self) -> tuple[str, str]:
         int8 = {"avx512_vnni", "amx_int8"} & set(self.flags)

@@ -59,7 +59,7 @@ def _merge_group(weights: dict[str, LowBitWeight]) -> dict[str, LowBitWeight]:
             raise ValueError(f"{key}: {reason}, its adapters cannot be merged")
         storage = weight.storage | {"proj_down": proj_down, "proj_up": torch.cat(ups, dim=1).contiguous()}
         merged[key] = LowBitWeight(storage, layer_format, tuple(weight.shape), weight.dtype)
-        merged[key].numerics = weight.numerics
+        merged[key].numerics, merged[key].memory = weight.numerics, weight.memory
     if len(merged) > 1:
         share_down(list(merged.values()))
     return merged

@@ -1,4 +1,4 @@
-"""The command line: `halfbyte demo | inspect | quantize | generate | doctor`."""
+"""The command line: `halfbyte demo | inspect | quantize | generate | tune | doctor`."""
 
 from .app import main
 

@@ -12,6 +12,7 @@ from .doctor import doctor
 from .generate import generate
 from .inspect import inspect
 from .quantize import quantize
+from .tune import tune
 
 app = typer.Typer(
     name="halfbyte",
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (demo, inspect, quantize, generate, doctor):
+for command in (demo, inspect, quantize, generate, tune, doctor):
     app.command()(command)
 
 

@@ -23,6 +23,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the first image; image i uses seed + i.")] = 0,
     cache: CacheOption = None,
     numerics: Annotated[str | None, typer.Option("--numerics", help="native, w4a4, w4a8 or nvfp4; by default the plan's.")] = None,
+    memory: Annotated[str, typer.Option("--memory", help="fast, or 4bit to unpack stored weights at each call.")] = "fast",
     call: CallOption = "",
     json_output: AsJson = False,
 ) -> None:
@@ -42,9 +43,9 @@ def generate(
     pipe = open_pipeline(folder)
     planned = Plan.load(folder) if (folder / FILE_NAME).is_file() else None
     if planned and cache is None:
-        pipe = accelerate(pipe, plan=replace(planned, numerics=numerics or planned.numerics))
-    elif cache is not None or numerics:
-        pipe = accelerate(pipe, recipe=None, cache=parse_cache(cache), numerics=numerics or "native")
+        pipe = accelerate(pipe, plan=replace(planned, numerics=numerics or planned.numerics), memory=memory)
+    elif cache is not None or numerics or memory != "fast":
+        pipe = accelerate(pipe, recipe=None, cache=parse_cache(cache), numerics=numerics or "native", memory=memory)
     arguments = call_arguments(call, prompt, class_label)
     count = len(prompt or class_label or [0])
     arguments["generator"] = [torch.Generator().manual_seed(seed + index) for index in range(count)]

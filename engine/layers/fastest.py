@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ..env import setting
+from ..formats import int8
 from ..measure import load_guard
 from .expanded import Expanded
-from .fold_to_int8 import Int8Weight, fold_to_int8, rounded
+from .fold import FoldedWeight
 from .int8_convolution import int8_convolution, reason_against_int8
 from .int8_linear import int8_linear
 from .matrix import from_matrix, random_matrix
+from .merged_branch import merges_branch
 from .remembered import remember
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def fastest_kind(weight: LowBitWeight) -> tuple[str, str]:
     if len(kinds) == 1:
         return own, f"nothing else computes {own}"
     n, k = weight.shape
-    rank = fold_to_int8(weight.storage, weight.layer_format, (n, k)).rank if "int8" in kinds else 0
+    beside = "int8" in kinds and not merges_branch(weight.storage, weight.layer_format, (n, k), "int8")
+    rank = weight.layer_format.rank if beside else 0
     key = f"linear {n} x {k} {f'rank {rank} ' if rank else ''}{own}"
     counts = row_counts(n, k)
     return measured(key, partial(measure_kinds, n, k, rank, weight.dtype), kinds, f"{n} x {k} with {in_words(counts)} rows", len(counts))
@@ -160,7 +163,7 @@ def measure_convolution(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str,
     matrix = random_matrix(n, channels * math.prod(kernel), torch.empty(0))
     forms = {
         str(dtype).removeprefix("torch."): Expanded(from_matrix(matrix, shape).to(dtype), ()),
-        "int8": int8_convolution(rounded(matrix, torch.ones(matrix.shape[1])), shape, dtype),
+        "int8": int8_convolution(with_branch(matrix, 0), shape, dtype),
     }
     bias, padding = torch.zeros(n, dtype=dtype), [side // 2 for side in kernel]
     times: dict[str, list[float]] = {kind: [] for kind in forms}
@@ -173,10 +176,11 @@ def measure_convolution(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str,
     return times
 
 
-def with_branch(matrix: Tensor, rank: int) -> Int8Weight:
+def with_branch(matrix: Tensor, rank: int) -> FoldedWeight:
     n, k = matrix.shape
+    codes, scales = int8.quantize(matrix)
     factors = (random_matrix(k, rank, matrix), random_matrix(n, rank, matrix)) if rank else ()
-    return rounded(matrix, torch.ones(k), *factors)
+    return FoldedWeight(codes, scales.squeeze(-1), torch.ones(k), *factors)
 
 
 def least_seconds(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:

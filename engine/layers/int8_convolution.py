@@ -13,8 +13,9 @@ from ..env import extension
 from ..ops.cpu import DTYPES, PackedWeight, convolve, pack
 from ..ops.cpu.backend import K_LIMIT
 from .branch import Branch, branches_of_side, sum_branches
-from .fold_to_int8 import Int8Weight, fold_to_int8
+from .fold import FoldedWeight, fold
 from .matrix import kernel_of
+from .merged_branch import merges_branch
 
 if TYPE_CHECKING:
     from .weight import LowBitWeight
@@ -70,19 +71,20 @@ def reason_against_int8(weight: LowBitWeight) -> str | None:
         return f"INT8 convolutions compute in float32 or bfloat16, not {str(weight.dtype).removeprefix('torch.')}"
     if weight.shape[1:].numel() > K_LIMIT:
         return f"INT8 sums are exact up to {K_LIMIT} products, it has {weight.shape[1:].numel()}"
-    folded = fold_to_int8(weight.storage, weight.layer_format, tuple(weight.shape))
-    return "its low-rank branch does not merge into INT8" if folded.rank else None
+    rank = weight.layer_format.rank
+    merges = not rank or merges_branch(weight.storage, weight.layer_format, tuple(weight.shape), "int8")
+    return None if merges else "its low-rank branch does not merge into INT8"
 
 
 def fold_convolution(weight: LowBitWeight, reason: str) -> Int8Convolution:
     """Fold the stored weight; user adapters stay beside it, as unfused ones are."""
     shape = tuple(weight.shape)
-    folded = fold_to_int8(weight.storage, weight.layer_format, shape)
+    folded = fold(weight.storage, weight.layer_format, shape)
     return int8_convolution(folded, shape, weight.dtype, branches_of_side(weight), reason)
 
 
 def int8_convolution(
-    weight: Int8Weight, shape: tuple[int, ...], dtype: torch.dtype, branches: tuple[Branch, ...] = (), reason: str = ""
+    weight: FoldedWeight, shape: tuple[int, ...], dtype: torch.dtype, branches: tuple[Branch, ...] = (), reason: str = ""
 ) -> Int8Convolution:
     """For activations of dtype; shape [N, C, kh, kw]; the weight has no branch beside it."""
     packed = pack(weight.qweight, weight.wscales, None, None, dtype)

@@ -12,7 +12,7 @@ from .. import ops
 from ..env import extension
 from ..ops.cpu import DTYPES, PackedWeight, pack
 from .branch import Branch, branches_of_side, sum_branches
-from .fold_to_int8 import Int8Weight, fold_to_int8
+from .fold import FoldedWeight, fold
 
 if TYPE_CHECKING:
     from .weight import LowBitWeight
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Int8Linear:
     """weight: run by the ops, or packed for the C++ kernel of this CPU; smooth: float32 [K]; branches: fused user adapters."""
 
-    weight: Int8Weight | PackedWeight
+    weight: FoldedWeight | PackedWeight
     smooth: Tensor | None
     branches: tuple[Branch, ...]
     reason: str = ""
@@ -46,20 +46,20 @@ class Int8Linear:
         raise NotImplementedError("conv2d: a linear layer's weight needed, got a convolution")
 
 
-def by_ops(weight: Int8Weight, rows: Tensor, bias: Tensor | None) -> Tensor:
+def by_ops(weight: FoldedWeight, rows: Tensor, bias: Tensor | None) -> Tensor:
     """rows [M, K] -> [M, N] of the same dtype."""
     qx, ascales, low_rank_act = ops.quantize_act(rows, weight.smooth, weight.proj_down, "int8")
     proj_up = rows.new_empty(weight.qweight.shape[0], 0) if weight.proj_up is None else weight.proj_up
     return ops.gemm_w8a8(qx, ascales, weight.qweight, weight.wscales, low_rank_act, proj_up, bias, rows.dtype)
 
 
-def fold(weight: LowBitWeight, reason: str) -> Int8Linear:
+def fold_linear(weight: LowBitWeight, reason: str) -> Int8Linear:
     """Fold the stored weight; user adapters stay beside it, as unfused ones are."""
-    folded = fold_to_int8(weight.storage, weight.layer_format, tuple(weight.shape))
+    folded = fold(weight.storage, weight.layer_format, tuple(weight.shape))
     return int8_linear(folded, weight.dtype, branches_of_side(weight), reason)
 
 
-def int8_linear(weight: Int8Weight, dtype: torch.dtype, branches: tuple[Branch, ...] = (), reason: str = "") -> Int8Linear:
+def int8_linear(weight: FoldedWeight, dtype: torch.dtype, branches: tuple[Branch, ...] = (), reason: str = "") -> Int8Linear:
     """For activations of dtype, packed where a C++ kernel takes them."""
     if not extension() or dtype not in DTYPES or weight.qweight.shape[1] % 4:
         return Int8Linear(weight, weight.smooth, branches, reason)

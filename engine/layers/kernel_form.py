@@ -78,11 +78,16 @@ class KernelForm:
         down = from_matrix(self.proj_down.t(), (rank, *self.shape[1:]))
         return F.conv2d(x, down, None, *geometry).permute(0, 2, 3, 1).reshape(-1, rank)
 
-    def _low_bit(self, rows: Tensor, bias: Tensor | None) -> Tensor:
+    def quantized(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """rows [M, K] -> qx, ascales and low_rank_act of `quantize_act`."""
         unsigned = self.act_shift > 0
-        qx, ascales, low_rank_act = ops.quantize_act(
+        return ops.quantize_act(
             rows, self.smooth, self.proj_down, self.activation, self.act_shift, unsigned, 1, self.four_over_six
         )
+
+    def _low_bit(self, rows: Tensor, bias: Tensor | None) -> Tensor:
+        unsigned = self.act_shift > 0
+        qx, ascales, low_rank_act = self.quantized(rows)
         operands = (low_rank_act, self.proj_up, self._shifted_back(bias, rows.dtype))
         if self.activation == "int4":
             return ops.gemm_w4a4(qx, ascales, self.qweight, self.wscales, *operands, unsigned, rows.dtype)

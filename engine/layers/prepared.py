@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ..formats import LayerFormat
-from .build_kernel_form import for_gpu
+from .build_kernel_form import for_gpu, small_form
 from .emulated import emulate
 from .expanded import expand
+from .expanded_each_call import expand_each_call
 from .fastest import fastest_kind
 from .int8_convolution import fold_convolution
-from .int8_linear import fold
+from .int8_linear import fold_linear
 
 if TYPE_CHECKING:
     from .weight import LowBitWeight
@@ -27,8 +28,11 @@ NUMERICS = {
 }
 
 
+MEMORY = ("fast", "4bit")
+
+
 class Prepared(Protocol):
-    """kind: what runs, such as "expanded float32"; reason: why, in a sentence."""
+    """kind: what runs, such as "expanded float32"; reason: why, in a sentence; nbytes: of what is kept beside the storage."""
 
     kind: str
     reason: str
@@ -50,6 +54,15 @@ def reason_against(layer_format: LayerFormat, numerics: str) -> str | None:
     return None
 
 
+def reason_against_memory(memory: str, numerics: str) -> str | None:
+    """One sentence why no layer can be prepared so, or None."""
+    if memory not in MEMORY:
+        return f"memory: one of {', '.join(MEMORY)} needed, got {memory!r}"
+    if memory != "fast" and numerics != "native":
+        return f"memory: 'fast' needed with numerics {numerics}, which are emulated in float32, got {memory!r}"
+    return None
+
+
 def build(weight: LowBitWeight) -> Prepared:
     """The prepared form for the weight's numerics on its device; raises ValueError when its storage cannot compute so."""
     if reason := reason_against(weight.layer_format, weight.numerics):
@@ -58,11 +71,21 @@ def build(weight: LowBitWeight) -> Prepared:
         return emulate(weight, fold_to_int8=weight.numerics == "w4a8")
     if weight.device.type == "cuda":
         return for_gpu(weight, torch.cuda.get_device_capability(weight.device))
+    dense = expand if weight.memory == "fast" else expand_each_call
     if weight.device.type != "cpu":
-        return expand(weight, weight.dtype, f"no low-bit kernel runs on {weight.device.type} yet")
+        return dense(weight, weight.dtype, f"no low-bit kernel runs on {weight.device.type} yet")
     if torch.compiler.is_compiling():
-        return expand(weight, weight.dtype, "traced before it was prepared")
+        return dense(weight, weight.dtype, "traced before it was prepared")
+    if weight.memory == "4bit":
+        return small_on_cpu(weight)
     kind, reason = fastest_kind(weight)
     if kind != "int8":
         return expand(weight, getattr(torch, kind), reason)
-    return fold(weight, reason) if weight.ndim == 2 else fold_convolution(weight, reason)
+    return fold_linear(weight, reason) if weight.ndim == 2 else fold_convolution(weight, reason)
+
+
+def small_on_cpu(weight: LowBitWeight) -> Prepared:
+    """Linear layers with quantized activations fold to INT8 at each call, the others dequantize into their compute dtype."""
+    if weight.ndim == 2 and weight.layer_format.activation is not None:
+        return small_form(weight, "int8", "memory 4bit was asked for")
+    return expand_each_call(weight, weight.dtype, "memory 4bit was asked for; dequantized at each call")

@@ -12,12 +12,15 @@ from ..ops.cpu import PackedWeight
 from .branch import Branch
 from .emulated import Emulated
 from .expanded import Expanded
-from .fold_to_int8 import Int8Weight
+from .expanded_each_call import ExpandedEachCall
+from .fold import FoldedWeight
 from .int8_convolution import Int8Convolution
 from .int8_linear import Int8Linear
 from .kernel_form import KernelForm
+from .streamed_form import StreamedForm
 
-NODES = (Branch, Emulated, Expanded, Int8Convolution, Int8Linear, Int8Weight, KernelForm, PackedWeight)
+FORMS = (Emulated, Expanded, ExpandedEachCall, Int8Convolution, Int8Linear, KernelForm, StreamedForm)
+NODES = (*FORMS, Branch, FoldedWeight, PackedWeight)
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,14 @@ class LowBitWeight(torch.Tensor):
         owns_down: bool = True,
         side: tuple[SideTerm, ...] = (),
         numerics: str = "native",
+        memory: str = "fast",
     ) -> LowBitWeight:
         """storage: named as in `LayerFormat.tensors`, its proj_down included even when another layer owns it (owns_down False).
 
         side: fused user adapters. Raises ValueError when a tensor does not have the shape or dtype that the format asks for.
         """
         check_storage(storage, layer_format, tuple(shape), dtype)
-        return cls.of_state(WeightState(dict(storage), layer_format, owns_down, side, numerics), shape, dtype)
+        return cls.of_state(WeightState(dict(storage), layer_format, owns_down, side, numerics, memory), shape, dtype)
 
     @classmethod
     def of_state(cls, state: WeightState, shape: tuple[int, ...], dtype: torch.dtype) -> LowBitWeight:
@@ -112,6 +113,16 @@ class LowBitWeight(torch.Tensor):
         self.state.set_prepared(None)
 
     @property
+    def memory(self) -> str:
+        """What the prepared form may keep beside the storage: "fast" (what runs fastest), or "4bit" (nothing larger than it)."""
+        return self.state.memory
+
+    @memory.setter
+    def memory(self, memory: str) -> None:
+        self.state.memory = memory
+        self.state.set_prepared(None)
+
+    @property
     def side(self) -> tuple[SideTerm, ...]:
         """The fused user adapters."""
         return self.state.side
@@ -155,7 +166,8 @@ class LowBitWeight(torch.Tensor):
 
     def replaced(self, tensors: Mapping[str, Tensor], dtype: torch.dtype, side: tuple[SideTerm, ...]) -> LowBitWeight:
         """An independent weight with other tensors and side terms in the same format."""
-        return LowBitWeight(tensors, self.layer_format, tuple(self.shape), dtype, self.owns_down, side, self.numerics)
+        options = self.numerics, self.memory
+        return LowBitWeight(tensors, self.layer_format, tuple(self.shape), dtype, self.owns_down, side, *options)
 
     def alias(self) -> LowBitWeight:
         return LowBitWeight.of_state(self.state, tuple(self.shape), self.dtype)
@@ -203,7 +215,7 @@ class LowBitWeight(torch.Tensor):
         state = self.state
         side = [name for name in ("side_up", "side_down", "side_dense") if getattr(self, name) is not None]
         prepared = [f"{PREPARED}{i}" for i in range(len(state.prepared_tensors))]
-        context = (state.layer_format, self.dtype, state.owns_down, state.numerics, state.skeleton)
+        context = (state.layer_format, self.dtype, state.owns_down, state.numerics, state.memory, state.skeleton)
         return [*state.storage, *side, *prepared], context
 
     def _stable_hash_for_caching(self) -> str:
@@ -212,13 +224,14 @@ class LowBitWeight(torch.Tensor):
 
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, Tensor], context: tuple, outer_size: Any, outer_stride: Any) -> LowBitWeight:
-        layer_format, dtype, owns_down, numerics, skeleton = context
+        layer_format, dtype, owns_down, numerics, memory, skeleton = context
         pairs = [(inner.get("side_up"), inner.get("side_down")), (inner.get("side_dense"), None)]
         side = tuple(SideTerm(up, down, rounding_error(dtype)) for up, down in pairs if up is not None)
         storage = {name: tensor for name, tensor in inner.items() if not name.startswith(("side_", PREPARED))}
         count = sum(name.startswith(PREPARED) for name in inner)
         prepared = put_together(skeleton, [inner[f"{PREPARED}{i}"] for i in range(count)])
-        return LowBitWeight.of_state(WeightState(storage, layer_format, owns_down, side, numerics, prepared), outer_size, dtype)
+        state = WeightState(storage, layer_format, owns_down, side, numerics, memory, prepared)
+        return LowBitWeight.of_state(state, outer_size, dtype)
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:

@@ -22,6 +22,7 @@ class WeightState:
     owns_down: bool
     side: tuple[SideTerm, ...]
     numerics: str
+    memory: str = "fast"
     prepared: Prepared | None = None
 
     def set_prepared(self, prepared: Prepared | None) -> None:

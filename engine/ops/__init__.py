@@ -4,6 +4,7 @@ from .attention import attention
 from .cache import affine_correct, delta_apply, forecast, rel_l1
 from .conv2d import conv2d
 from .cpu import register as register_cpu
+from .fold_weight import fold_weight
 from .fused import (
     conv2d_gate_residual,
     gemm_nvfp4_act,
@@ -44,6 +45,7 @@ __all__ = [
     "conv2d",
     "conv2d_gate_residual",
     "delta_apply",
+    "fold_weight",
     "forecast",
     "gemm_nvfp4",
     "gemm_nvfp4_act",

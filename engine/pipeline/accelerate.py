@@ -13,7 +13,7 @@ from torch import nn
 
 from ..checkpoint import attach_quantizer, load_pipeline
 from ..convert import convert
-from ..layers import low_bit_layers, prepare, reason_against
+from ..layers import low_bit_layers, prepare, reason_against, reason_against_memory
 from ..models import find_denoisers
 from ..models.fused import fuse_blocks as put_fused_forwards
 from ..plan import FILE_NAME, Plan, build_plan, planned_decisions, planned_recipe, require_fit, search_cache
@@ -34,6 +34,7 @@ def accelerate(
     calibration: Calls = None,
     plan: Plan | str | os.PathLike | None = None,
     numerics: str = "native",
+    memory: str = "fast",
     keep_base: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -50,6 +51,7 @@ def accelerate(
     calibration: the arguments of one pipeline call, or a list of them; without it the recipe runs data-free.
     plan: a Plan or its file, in place of recipe, cache and numerics; ValueError when it was made for another model.
     numerics: "native" (fastest here), or "w4a4", "w4a8", "nvfp4": what a given GPU would compute.
+    memory: "fast", or "4bit" to keep nothing larger than the stored weights, which are then unpacked at each call.
     keep_base: convert copies and keep the float models, so that `.disable()` is exact; otherwise weights are converted in place.
     include, exclude: names or patterns of layers to quantize or to keep float; an included one that does not fit is a ValueError.
     compile: compile each block's own forward, with options of torch.compile if a mapping; hooks stay outside.
@@ -66,6 +68,8 @@ def accelerate(
     if plan:
         require_fit(plan, denoisers)
         recipe, numerics = planned_recipe(plan), plan.numerics
+    if reason := reason_against_memory(memory, numerics):
+        raise ValueError(reason)
     base: dict[str, nn.Module] = {}
     source = copy.copy(pipe)
     if keep_base:
@@ -90,7 +94,7 @@ def accelerate(
                 folder = Path(resume) / name if resume else None
                 decisions[name] = convert(model, recipe, calibrate if calls else None, decisions[name], progress=report, resume=folder)
             attach_quantizer(model)
-    reports = {name: prepare(model, numerics=numerics) for name, model in denoisers.items()}
+    reports = {name: prepare(model, numerics, memory) for name, model in denoisers.items()}
     options = dict(compile) if isinstance(compile, Mapping) else {}
     fused = {name: put_fused_forwards(model) for name, model in denoisers.items() if fuse_blocks and low_bit_layers(model)}
     undo = [blocks.undo for blocks in fused.values()]
@@ -103,14 +107,16 @@ def accelerate(
     return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports, fused), decisions, undo))
 
 
-def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None, **options: Any) -> Any:
+def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None, memory: str = "fast", **options: Any) -> Any:
     """Load a saved pipeline folder, its files checked first; with a plan beside it, accelerated as it was saved.
 
-    dtype: to compute in, float32 when None. options: for `DiffusionPipeline.from_pretrained`. Raises ValueError when the folder
-    is no pipeline or one of its files is damaged.
+    dtype: to compute in, float32 when None. memory: as in `accelerate`, for a folder with a plan. options: for
+    `DiffusionPipeline.from_pretrained`. Raises ValueError when the folder is no pipeline or one of its files is damaged.
     """
     pipe = load_pipeline(folder, dtype, **options)
-    return accelerate(pipe, plan=Plan.load(folder), progress=False) if (Path(folder) / FILE_NAME).is_file() else pipe
+    if not (Path(folder) / FILE_NAME).is_file():
+        return pipe
+    return accelerate(pipe, plan=Plan.load(folder), memory=memory, progress=False)
 
 
 def _decisions(

@@ -42,6 +42,11 @@ class Prepared:
         return sum(report.prepared_bytes for report in self.reports.values())
 
     @property
+    def workspace_bytes(self) -> int:
+        """The most that any layer unpacks into during a call."""
+        return max((report.workspace_bytes for report in self.reports.values()), default=0)
+
+    @property
     def description(self) -> str:
         """The kinds of prepared weights in use, such as `expanded float32`."""
         return ", ".join(sorted({kind for report in self.reports.values() for kind in report.kinds})) or "float"

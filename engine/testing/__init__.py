@@ -2,18 +2,21 @@
 
 from .calls import BUILDERS, calls_of, outputs_as_floats
 from .inputs import Inputs
-from .limits import LIMITS, Limit, assert_close, format_name, poisoned_empty, relative_rms
+from .limits import FOLD_LIMITS, LIMITS, Limit, assert_close, format_name, poisoned_empty, relative_rms
+from .peak_bytes import PeakBytes
 from .schedules import SCHEDULES, schedule
 from .shapes import LAYER_SHAPES, ODD_SHAPES, Shape, cropped, two_tiles
 
 __all__ = [
     "BUILDERS",
+    "FOLD_LIMITS",
     "LAYER_SHAPES",
     "LIMITS",
     "ODD_SHAPES",
     "SCHEDULES",
     "Inputs",
     "Limit",
+    "PeakBytes",
     "Shape",
     "assert_close",
     "calls_of",

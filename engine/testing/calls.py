@@ -113,6 +113,15 @@ def gemm_w4a16_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
     }
 
 
+def fold_weight_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
+    calls = {}
+    for source, format, largest in (("int4", "int8", 127), ("nvfp4", "int8", 127), ("nvfp4", "fp8", 448)):
+        qweight, wscales, *_ = inputs.weight(n, k, source)
+        peak = {"int4": 7, "nvfp4": 6}[source] * wscales.float().amax(0)
+        calls[f"{source}-{format}"] = (qweight, wscales, peak / largest, format)
+    return calls
+
+
 def qk_norm_rope_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
     heads, width = k // 32, 32
     q, key, angle = inputs.normal(2, m, heads, width), inputs.normal(2, m, heads, width), inputs.normal(m, width // 2).float()
@@ -145,6 +154,7 @@ def cache_calls(inputs: Inputs, m: int, n: int, k: int) -> dict[str, Calls]:
 BUILDERS: dict[str, Callable[[Inputs, int, int, int], Calls]] = {
     "attention": attention_calls,
     "conv2d": lambda inputs, m, n, k: conv2d_calls(inputs, n, min(k, 128)),
+    "fold_weight": fold_weight_calls,
     "gemm_w4a16": gemm_w4a16_calls,
     "group_norm_silu_quantize": group_norm_silu_quantize_calls,
     "norm_quantize": norm_quantize_calls,
@@ -167,6 +177,8 @@ def calls_of(name: str, shape: Shape, dtype: torch.dtype = torch.bfloat16, devic
 
 def outputs_as_floats(name: str, args: tuple, outputs: Any) -> dict[str, tuple[Tensor, str]]:
     """Output name -> (float tensor, format whose limit applies); quantized outputs are dequantized."""
+    if name == "fold_weight":
+        return {"codes": (outputs.float(), args[3])}
     if not name.endswith(("quantize", "quantize_act")):
         tensors = outputs if isinstance(outputs, tuple) else (outputs,)
         return {f"output {i}": (tensor, format_name(tensor.dtype)) for i, tensor in enumerate(tensors)}

@@ -33,6 +33,14 @@ LIMITS = {
     "nvfp4": Limit(agreement=1.5e-2, rounding=0.11),
 }
 
+# (stored, folded to) -> what folding adds: relative RMS of the folded weight against the stored one, without a low-rank branch.
+# The first is reached by normally distributed weights; the second by heavy tails (Student's t, 5 degrees of freedom).
+FOLD_LIMITS = {
+    ("int4", "int8"): (0.009, 0.018),
+    ("nvfp4", "int8"): (0.010, 0.020),
+    ("nvfp4", "fp8"): (0.024, 0.025),
+}
+
 
 def format_name(dtype: torch.dtype) -> str:
     """The key of a float dtype in LIMITS."""

@@ -31,6 +31,15 @@ def test_doctor_says_what_is_here(run):
     assert code == 0 and found["machine"]["torch"] and "reference" in found["backends"]
 
 
+def test_doctor_says_where_measured_configurations_are(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HALFBYTE_CACHE_DIR", str(tmp_path))
+    assert json.loads(run("doctor", "--json")[1])["triton_configurations"] == str(tmp_path / "triton")
+    assert "none measured" in run("doctor")[1]
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "NVIDIA_H200.json").touch()
+    assert "NVIDIA_H200" in run("doctor")[1]
+
+
 def test_inspect_gives_a_reason_for_every_layer(run):
     code, out, _ = run("inspect", DIGITS / "unet", "--json")
     decisions = json.loads(out)["unet"]
@@ -46,6 +55,9 @@ def test_quantize_then_generate(run, tmp_path):
     assert code == 0
     assert [Image.open(path).size for path in json.loads(out)["images"]] == [(32, 32)] * 2
     assert not list(tmp_path.rglob("*.partial*"))
+    words = "generate", folder, "--class-label", 3, "--steps", 3, "--memory", "4bit", "--out", tmp_path / "streamed", "--json"
+    code, out, _ = run(*words)
+    assert code == 0 and len(json.loads(out)["images"]) == 1
 
 
 def test_demo_prints_every_row_and_draws_the_picture(run, tmp_path):
@@ -67,10 +79,11 @@ def test_demo_prints_every_row_and_draws_the_picture(run, tmp_path):
         (("inspect", DIGITS / "dit", "--recipe", "w3a3"), "svdq_int4"),
         (("generate", DIGITS / "dit", "--call", "{"), "--call needs a JSON object"),
         (("generate", DIGITS / "dit", "--cache", "sometimes"), "cache needs"),
+        (("generate", DIGITS / "dit", "--memory", "small"), "memory: one of fast, 4bit needed, got 'small'"),
         (("quantize", DIGITS / "dit", DIGITS), "does not exist yet"),
         (("demo", "--model", "cat"), "--model needs one of"),
     ],
-    ids=["no-folder", "no-recipe", "no-json", "no-cache-form", "target-exists", "no-model"],
+    ids=["no-folder", "no-recipe", "no-json", "no-cache-form", "no-memory", "target-exists", "no-model"],
 )
 def test_a_mistake_is_one_sentence(run, words, message):
     code, _, err = run(*words)

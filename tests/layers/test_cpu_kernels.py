@@ -5,9 +5,8 @@ import torch
 
 from halfbyte.env import extension
 from halfbyte.formats import LayerFormat, dequantize_weight, quantize_weight
-from halfbyte.layers import fold_to_int8 as fold_to_int8_module
-from halfbyte.layers import int8_linear, prepare
-from halfbyte.layers.fold_to_int8 import fold_to_int8
+from halfbyte.layers import int8_linear, merged_branch, prepare
+from halfbyte.layers.fold import fold
 from halfbyte.layers.storage import dequantize_residual
 from halfbyte.ops.cpu import PackedWeight
 from halfbyte.testing import LIMITS, relative_rms
@@ -38,7 +37,7 @@ def test_expand_int4_on_threads(threads):
 def test_int8_layers_give_the_same_bits_through_the_ops(make_linear, dtype, monkeypatch):
     monkeypatch.setenv("HALFBYTE_CPU_KIND", "int8")
     linear = make_linear(dtype=dtype, rank=0)
-    folded = fold_to_int8(linear.weight.storage, linear.weight.layer_format, (72, 128))
+    folded = fold(linear.weight.storage, linear.weight.layer_format, (72, 128))
     x = torch.randn(11, 128, dtype=dtype)
     assert isinstance(linear.weight.prepared().weight, PackedWeight)
     assert torch.equal(linear(x), int8_linear.by_ops(folded, x, linear.bias))
@@ -47,9 +46,9 @@ def test_int8_layers_give_the_same_bits_through_the_ops(make_linear, dtype, monk
 @DTYPES
 def test_a_branch_beside_int8_is_the_composition_of_ops(make_linear, dtype, monkeypatch):
     monkeypatch.setenv("HALFBYTE_CPU_KIND", "int8")
-    monkeypatch.setattr(fold_to_int8_module, "MERGED_GROWTH", -2)
+    monkeypatch.setattr(merged_branch, "MERGED_GROWTH", -2)
     linear = make_linear(dtype=dtype)
-    folded = fold_to_int8(linear.weight.storage, linear.weight.layer_format, (72, 128))
+    folded = fold(linear.weight.storage, linear.weight.layer_format, (72, 128))
     assert folded.rank == linear.weight.prepared().weight.rank == 8
     x = torch.randn(11, 128, dtype=dtype)
     limit = LIMITS["float32" if dtype == torch.float32 else "bfloat16"].agreement

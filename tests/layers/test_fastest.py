@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from halfbyte.env import extension
-from halfbyte.layers import fastest, fold_to_int8, prepare, remembered
+from halfbyte.layers import fastest, merged_branch, prepare, remembered
 
 needs_extension = pytest.mark.skipif(extension() is None, reason="the C++ extension was not built")
 
@@ -44,7 +44,7 @@ def test_one_measurement_for_each_size(make_linear, file, counted):
 
 
 def test_a_branch_beside_int8_is_measured_along(make_linear, file, counted, monkeypatch):
-    monkeypatch.setattr(fold_to_int8, "MERGED_GROWTH", -2)
+    monkeypatch.setattr(merged_branch, "MERGED_GROWTH", -2)
     fastest.fastest_kind(make_linear().weight)
     assert counted == [(72, 128, 8, torch.float32)]
     assert list(json.loads(file.read_text())[remembered.machine_key()]) == ["linear 72 x 128 rank 8 float32"]
@@ -128,7 +128,7 @@ def test_a_convolution_runs_int8_where_that_is_faster(make_conv, file, monkeypat
 
 @needs_extension
 def test_a_convolution_whose_branch_stays_beside_is_not_measured(make_conv, file, monkeypatch):
-    monkeypatch.setattr(fold_to_int8, "MERGED_GROWTH", -2)
+    monkeypatch.setattr(merged_branch, "MERGED_GROWTH", -2)
     assert fastest.fastest_kind(make_conv().weight) == ("float32", "its low-rank branch does not merge into INT8")
     assert not file.exists()
 

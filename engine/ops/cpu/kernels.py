@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...env import extension
+from ...formats import int8
 from ..operands import padded_rows
 from .packed_weight import BF16_BRANCH, address, as_float, best_isa, pack
 
@@ -20,6 +21,11 @@ def expand_int4(qweight: Tensor, wscales: Tensor) -> Tensor:
     out = torch.empty(rows, columns)
     extension().expand_int4(address(qweight), address(scales), address(out), rows, columns, torch.get_num_threads())
     return out
+
+
+def fold_weight(qweight: Tensor, wscales: Tensor, channel_scales: Tensor, format: str) -> Tensor:
+    """The INT4 to INT8 case of `ops.fold_weight`."""
+    return int8.to_int8(expand_int4(qweight, wscales.float() / channel_scales))
 
 
 def quantize_act(

@@ -9,17 +9,35 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ..registry import OPS
+from .conv2d import TABLE as CONV2D
 from .device import reason_against_device
+from .fold_weight import FOLD_WEIGHT
+from .gemm_w4a16 import TABLE as GEMM_W4A16
+from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
+from .small import CACHE, QK_NORM_ROPE
+from .tuned import hand_in_cache_folder
 
 Rejects = Callable[..., str | None]
 
 # Op -> what its kernel rejects beside the device; the kernel is the function of that name in triton_kernels/<file>.py.
-TABLES: dict[str, dict[str, Rejects]] = {}
+TABLES: dict[str, dict[str, Rejects]] = {
+    "quantize_act": QUANTIZE_ACT,
+    "norm_quantize": NORM_QUANTIZE,
+    "group_norm_silu_quantize": GROUP_NORM,
+    "fold_weight": FOLD_WEIGHT,
+    "gemm_w4a16": GEMM_W4A16,
+    "conv2d": CONV2D,
+    "qk_norm_rope": QK_NORM_ROPE,
+    "cache": CACHE,
+}
 
 
 def triton_rejects(rejects: Rejects, *args) -> str | None:
     first = next(leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
-    return reason_against_device(first) or rejects(*args)
+    if reason := reason_against_device(first) or rejects(*args):
+        return reason
+    hand_in_cache_folder()
+    return None
 
 
 def register() -> None:

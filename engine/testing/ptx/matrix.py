@@ -100,8 +100,9 @@ def multiply_add(machine, instruction: Instruction) -> Step:
     layout = [modifiers.flag(name) for name in (shape, "row", "col")]
     kind = modifiers.one_of("kind::mxf4nvf4", "kind::mxf8f6f4", "kind::f8f6f4")
     scaled, vector_size = modifiers.flag("block_scale"), modifiers.one_of("scale_vec::1X", "scale_vec::2X", "scale_vec::4X")
+    saturates = modifiers.flag("satfinite")
     result, left, right, addend, *scale_type = modifiers.types(5 if scaled else 4)
-    types_known = left in ELEMENTS and right in ELEMENTS and result == addend in ("f32", "s32")
+    types_known = left in ELEMENTS and right in ELEMENTS and result == addend in (("s32",) if saturates else ("f32", "s32"))
     if not (all(layout) and types_known and SHAPES[ELEMENTS[left].bits] == shape and ELEMENTS[left].bits == ELEMENTS[right].bits):
         raise instruction.unsupported("this shape and these types of mma are not known here")
     operands = [[machine.source(instruction, name, "b32") for name in vector(operand)] for operand in instruction.operands[1:3]]
@@ -126,7 +127,8 @@ def multiply_add(machine, instruction: Instruction) -> Step:
         for index, (target, addend_register) in enumerate(zip(targets, sums)):
             product = products[:, index >> 1, :, :, index & 1].reshape(-1)
             if result == "s32":
-                target[lanes] = product.astype(np.int32) + addend_register[lanes]
+                total = product.astype(np.int64) + addend_register[lanes]
+                target[lanes] = total.clip(-(2**31), 2**31 - 1) if saturates else total.astype(np.int32)
             else:
                 target[lanes] = product + addend_register[lanes]
 

@@ -97,10 +97,19 @@ PRODUCTS = {
     "m16n8k64.row.col.s32.s4.s4.s32": ("s4", "s4"),
     "m16n8k64.row.col.s32.u4.s4.s32": ("u4", "s4"),
     "m16n8k32.row.col.s32.s8.s8.s32": ("s8", "s8"),
+    "m16n8k32.row.col.satfinite.s32.s8.s8.s32": ("s8", "s8"),
     "m16n8k32.row.col.f32.e4m3.e4m3.f32": ("e4m3", "e4m3"),
     "m16n8k16.row.col.f32.f16.f16.f32": ("f16", "f16"),
     "m16n8k16.row.col.f32.bf16.bf16.f32": ("bf16", "bf16"),
 }
+
+
+def test_saturated_sums_stop_at_the_ends_of_int32(evaluate):
+    name, ends = "m16n8k32.row.col.satfinite.s32.s8.s8.s32", (2**31 - 1, -(2**31))
+    ones, rising = [np.full(64, 0x01010101, np.uint32)] * 4, [np.full(64, word, np.uint32) for word in (0x01010101, 0xFFFFFFFF)]
+    for end, b in zip(ends, rising):
+        got = run_mma(evaluate, name, ones, [b, b], [np.full(64, end, np.int32)] * 4, "i4")
+        assert all((register == end).all() for register in got)
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
