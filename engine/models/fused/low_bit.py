@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...layers import LowBitWeight
 from ...layers.kernel_form import KernelForm
-from ...ops.operands import CODE_DTYPE, CODES_PER_ELEMENT
+from ...layers.streamed_form import StreamedForm
 from .operands import Group, Input, Product
 
 # What the kernels that quantize take of low-rank factors side by side.
@@ -27,34 +27,37 @@ def reason_against(linear: nn.Module) -> str | None:
     if weight.side:
         return "has an adapter fused into it"
     form = weight.prepared()
-    if not isinstance(form, KernelForm):
+    if not isinstance(form, KernelForm | StreamedForm):
         return f"runs {form.kind}"
-    if form.activation is None:
-        return "keeps 16-bit activations"
-    n, k = form.shape
-    if form.qweight.dtype != CODE_DTYPE[form.activation] or form.qweight.shape != (n, k // CODES_PER_ELEMENT[form.activation]):
-        return "unpacks its codes at every call"
-    return None
+    return "keeps 16-bit activations" if kernel_of(linear).activation is None else None
+
+
+def kernel_of(linear: nn.Linear) -> KernelForm:
+    """What the layer runs, with its stored codes where they are folded at each call."""
+    form = linear.weight.prepared()
+    return form.kernel if isinstance(form, StreamedForm) else form
 
 
 def input_of(linear: nn.Linear) -> Input:
-    form = linear.weight.prepared()
+    form = kernel_of(linear)
     return Input(form.activation, form.smooth, form.proj_down, form.act_shift, form.four_over_six)
 
 
 def product_of(linear: nn.Linear, activation: str = "none") -> Product:
     form, bias = linear.weight.prepared(), linear.bias
-    if form.shift_product is not None:
-        bias = (-form.shift_product if bias is None else bias - form.shift_product).to(linear.weight.dtype)
-    return Product(
-        form.activation, form.qweight, form.wscales, form.wtscale, form.proj_up, bias, form.act_shift > 0, activation
+    kernel = kernel_of(linear)
+    if kernel.shift_product is not None:
+        bias = (-kernel.shift_product if bias is None else bias - kernel.shift_product).to(linear.weight.dtype)
+    product = Product(
+        kernel.activation, kernel.qweight, kernel.wscales, kernel.wtscale, kernel.proj_up, bias, kernel.act_shift > 0, activation
     )
+    return replace(product, wscales=form.product_scales, streamed=form) if form is not kernel else product
 
 
 def is_derived(linear: nn.Linear) -> bool:
     """Whether the codes that run were made from the stored ones, and so may be laid out anew."""
     weight = linear.weight
-    return all(weight.prepared().qweight is not tensor for tensor in weight.storage.values())
+    return all(kernel_of(linear).qweight is not tensor for tensor in weight.storage.values())
 
 
 def release(linears: Sequence[nn.Linear]) -> None:
@@ -91,7 +94,7 @@ def _equal(a: Tensor | None, b: Tensor | None) -> bool:
 
 def _distinct_downs(linears: Sequence[nn.Linear]) -> list[Tensor]:
     downs: list[Tensor] = []
-    for down in (linear.weight.prepared().proj_down for linear in linears):
+    for down in (kernel_of(linear).proj_down for linear in linears):
         if down is not None and not any(_equal(down, other) for other in downs):
             downs.append(down)
     return downs
@@ -119,7 +122,7 @@ def _group(layers: dict[str, nn.Linear], activations: Mapping[str, str]) -> Grou
 
 def _with_ranks(linear: nn.Linear, downs: list[Tensor], activation: str) -> Product:
     """The layer's product, its proj_up widened by zeros for the ranks of other layers."""
-    product, own = product_of(linear, activation), linear.weight.prepared().proj_down
+    product, own = product_of(linear, activation), kernel_of(linear).proj_down
     up = product.proj_up
     ups = [up if own is not None and _equal(own, down) else up.new_zeros(len(up), down.shape[1]) for down in downs]
     return replace(product, proj_up=torch.cat(ups, 1)) if len(downs) > 1 or (own is None and downs) else product

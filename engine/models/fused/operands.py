@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...layers.streamed_form import StreamedForm
 from ...ops import OPS
 from ...ops.registry import PREFERENCE, Op, named_backend
 
@@ -56,7 +57,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Product:
-    """One product with low-bit codes; the operands of its op in `PRODUCTS`, then what its activation function is."""
+    """One product with low-bit codes: the operands of its op in `PRODUCTS`, and its activation function.
+
+    streamed: folds the stored codes, which qweight then are, to those of the product at each call.
+    """
 
     format: str
     qweight: Tensor
@@ -66,10 +70,18 @@ class Product:
     bias: Tensor | None
     unsigned: bool
     activation: str = "none"
+    streamed: StreamedForm | None = None
+
+    @property
+    def k(self) -> int:
+        packed = self.streamed is not None or self.wscales.dim() == 2
+        return self.qweight.shape[1] * (2 if packed else 1)
 
     def _arguments(self, codes: Codes, out_dtype: torch.dtype) -> tuple:
         qx, ascales, low_rank_act = codes
-        weight = (self.qweight, self.wscales, *((self.wtscale,) if self.format == "nvfp4" else ()))
+        # All channels at once: in parts the epilogue would need its gate and residual in parts too.
+        qweight = self.qweight if self.streamed is None else self.streamed.codes(slice(None))
+        weight = (qweight, self.wscales, *((self.wtscale,) if self.format == "nvfp4" else ()))
         flags = (self.unsigned,) if self.format == "int4" else ()
         return (qx, ascales, *weight, low_rank_act, self.proj_up, self.bias, *flags, out_dtype)
 
@@ -118,8 +130,7 @@ def _act_quantize(product: Product, next: Input, codes: Codes, dtype: torch.dtyp
 
 
 def hand_over(product: Product, input: Input, next: Input, dtype: torch.dtype) -> Handover:
-    k = product.qweight.shape[1] * (1 if product.wscales.dim() == 1 else 2)
-    x = torch.empty(EXAMPLE_ROWS, k, dtype=dtype, device=product.qweight.device)
+    x = torch.empty(EXAMPLE_ROWS, product.k, dtype=dtype, device=product.qweight.device)
     op, arguments = _act_quantize(product, next, OPS["quantize_act"].fake(x, *input.arguments), dtype)
     return Handover(product, input, next, dtype, is_fast(op, product.qweight.device, arguments))
 

@@ -7,7 +7,7 @@ import torch
 
 from halfbyte.formats import LayerFormat
 from halfbyte.layers import LowBitWeight, install, low_bit_layers, prepared, weight
-from halfbyte.layers.build_kernel_form import kernel_form
+from halfbyte.layers.build_kernel_form import kernel_form, small_form
 from halfbyte.layers.expanded import expand
 from halfbyte.models.fused.match import match
 
@@ -69,7 +69,9 @@ def pretend_gpu(monkeypatch):
 
     def pretend(activation="int8"):
         def built(weight):
-            return kernel_form(weight, activation, "pretended") if weight.numerics == "native" else prepared.build(weight)
+            if weight.numerics != "native":
+                return prepared.build(weight)
+            return (kernel_form if weight.memory == "fast" else small_form)(weight, activation, "pretended")
 
         monkeypatch.setattr(weight, "build", built)
 
