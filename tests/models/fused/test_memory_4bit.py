@@ -36,5 +36,6 @@ def test_nothing_is_kept_beside_the_storage(make_flux, pretend_gpu, arguments):
     double, single = (forward.operands for forward in blocks.forwards.values())
     groups = (*double.image.qkv, *double.text.qkv, *single.groups)
     products = [product for group in groups for _, product in group.products]
-    products += [single.out.product, *(product for side in (double.image, double.text) for product in (side.out, side.ff.product, side.ff_out))]
-    assert len(products) == 6 + 4 + 1 + 6 and all(id(product.qweight) in stored for product in products)
+    products += [product for side in (double.image, double.text) for product in (side.out, side.ff.product, side.ff_out)]
+    products.append(single.out.product)
+    assert len(products) == 6 + 4 + 6 + 1 and all(id(product.qweight) in stored for product in products)
