@@ -18,6 +18,7 @@ PREFIX = "HALFBYTE_"
 BACKENDS = ("cuda", "triton", "cpu", "simt", "reference")
 CPU_KINDS = ("auto", "float32", "bfloat16", "int8")
 CPU_ISAS = ("auto", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2", "generic")
+ATTENTIONS = ("auto", "flash3", "cudnn", "flash", "efficient", "math")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 
 
@@ -69,6 +70,7 @@ def default_cache_dir() -> Path:
 VARIABLES = (
     Variable("HALFBYTE_CACHE_DIR", "folder of what is measured or compiled once per machine", default_cache_dir, folder),
     Variable("HALFBYTE_BACKEND", "the one backend that ops may run on", lambda: None, one_of(*BACKENDS)),
+    Variable("HALFBYTE_ATTENTION", "the one attention kernel that GPUs run", lambda: "auto", one_of(*ATTENTIONS)),
     Variable("HALFBYTE_CPU_KIND", "what native numerics run on a CPU, unmeasured", lambda: "auto", one_of(*CPU_KINDS)),
     Variable("HALFBYTE_CUDA_ARCHS", 'GPUs that setup.py builds kernels for: all, none or a list such as 86;90a', lambda: None, str),
     Variable("HALFBYTE_SIMT", "1: setup.py also builds the kernels for the CPU, for tests", lambda: None, one_of("0", "1")),

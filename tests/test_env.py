@@ -19,6 +19,7 @@ def test_defaults(monkeypatch, tmp_path):
     assert env.settings() == {
         "HALFBYTE_CACHE_DIR": tmp_path / "halfbyte",
         "HALFBYTE_BACKEND": None,
+        "HALFBYTE_ATTENTION": "auto",
         "HALFBYTE_CPU_KIND": "auto",
         "HALFBYTE_CPU_ISA": "auto",
         "HALFBYTE_CUDA_ARCHS": None,

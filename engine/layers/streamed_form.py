@@ -76,10 +76,11 @@ class StreamedForm:
 
     def conv2d(self, x: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
         # Taken whole: the largest of image models have some 30 MB of codes, and outputs of its parts would have to be joined.
-        folded = replace(self.kernel, qweight=self._codes(slice(None)), wscales=self.product_scales, wtscale=None)
+        folded = replace(self.kernel, qweight=self.codes(slice(None)), wscales=self.product_scales, wtscale=None)
         return folded.conv2d(x, bias, stride, padding, dilation)
 
-    def _codes(self, channels: slice) -> Tensor:
+    def codes(self, channels: slice) -> Tensor:
+        """Those of these output channels, folded now."""
         qweight, wscales = self.kernel.qweight[channels], self.kernel.wscales[:, channels]
         return ops.fold_weight(qweight, wscales, self.channel_scales[channels], self.kernel.activation)
 
@@ -87,4 +88,4 @@ class StreamedForm:
         qx, ascales, low_rank_act = quantized
         scales, bias = self.product_scales[channels], None if bias is None else bias[channels]
         branch = low_rank_act, self.kernel.proj_up[channels]
-        return ops.gemm_w8a8(qx, ascales, self._codes(channels), scales, *branch, bias, dtype)
+        return ops.gemm_w8a8(qx, ascales, self.codes(channels), scales, *branch, bias, dtype)

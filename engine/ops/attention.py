@@ -36,3 +36,12 @@ def check(q, k, v, mask, scale=None):
     expect("v", v, (batch, k.shape[1], k.shape[2], v.shape[-1]), q.dtype)
     if heads % k.shape[2]:
         raise ValueError(f"k: a number of heads that divides the {heads} of q needed, got {k.shape[2]}")
+
+
+def rejects(q, k, v, mask, scale=None):
+    return None if q.is_cuda else f"tensors on a GPU needed, got them on {q.device}"
+
+
+# Asking for Triton must not leave a block without attention, of which PyTorch's kernels are the fast ones.
+for backend in ("cuda", "triton"):
+    attention.add(backend, f"{__package__}.attention_gpu:attention", rejects)

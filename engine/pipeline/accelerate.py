@@ -15,6 +15,7 @@ from ..checkpoint import attach_quantizer, load_pipeline
 from ..convert import convert
 from ..layers import low_bit_layers, prepare, reason_against, reason_against_memory
 from ..models import find_denoisers
+from ..models.fused import fuse_blocks as put_fused_forwards
 from ..plan import FILE_NAME, Plan, build_plan, planned_decisions, planned_recipe, require_fit, search_cache
 from ..quantize import Decision, Recipe, decide
 from ..steps import CacheConfig, StepEngine, compile_blocks
@@ -38,6 +39,7 @@ def accelerate(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     compile: bool | Mapping[str, Any] = False,
+    fuse_blocks: bool = True,
     resume: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Any:
@@ -53,6 +55,7 @@ def accelerate(
     keep_base: convert copies and keep the float models, so that `.disable()` is exact; otherwise weights are converted in place.
     include, exclude: names or patterns of layers to quantize or to keep float; an included one that does not fit is a ValueError.
     compile: compile each block's own forward, with options of torch.compile if a mapping; hooks stay outside.
+    fuse_blocks: run FLUX's transformer blocks on fused ops wherever all their layers run low-bit GPU kernels.
     resume: a folder that keeps finished blocks, so that an interrupted conversion goes on from there.
     progress: show a bar while converting.
     """
@@ -93,12 +96,15 @@ def accelerate(
             attach_quantizer(model)
     reports = {name: prepare(model, numerics, memory) for name, model in denoisers.items()}
     options = dict(compile) if isinstance(compile, Mapping) else {}
-    undo = [compile_blocks(model, **options) for model in denoisers.values()] if compile is not False else []
+    fused = {name: put_fused_forwards(model) for name, model in denoisers.items() if fuse_blocks and low_bit_layers(model)}
+    undo = [blocks.undo for blocks in fused.values()]
+    if compile is not False:
+        undo += [compile_blocks(model, **options) for model in denoisers.values()]
     plan = plan or build_plan(denoisers, recipe, config, steps, numerics, figures, calibrated=bool(calls))
     engines = {name: StepEngine(model, config) for name, model in denoisers.items()}
     for engine in engines.values():
         engine.attach()
-    return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports), decisions, undo))
+    return as_accelerated(source, Acceleration(plan, engines, base, Prepared(reports, fused), decisions, undo))
 
 
 def from_pretrained(folder: str | os.PathLike, dtype: torch.dtype | None = None, memory: str = "fast", **options: Any) -> Any:

@@ -12,12 +12,13 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from ..layers import PreparedReport
+from ..models.fused import FusedBlocks
 from ..plan import Plan, storage_of
 from ..quantize import Decision
 from ..steps import StepEngine
@@ -29,6 +30,12 @@ class Prepared:
     """What this device runs in place of the stored tensors, per denoiser."""
 
     reports: Mapping[str, PreparedReport]
+    fused: Mapping[str, FusedBlocks] = field(default_factory=dict)
+
+    @property
+    def blocks(self) -> dict[str, str | None]:
+        """Name of every transformer block that has a fused form -> why it runs unfused now, None where it runs fused."""
+        return {f"{model}.{name}": reason for model, fused in self.fused.items() for name, reason in fused.reasons.items()}
 
     @property
     def prepared_bytes(self) -> int:

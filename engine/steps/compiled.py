@@ -1,4 +1,4 @@
-"""Compile each block's own forward, so that hooks stay outside the graphs."""
+"""Compile each block's own forward, so that hooks, and the choice of fused ops, stay outside the graphs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..models.blocks import find_stacks
+from ..models.fused import FusedForward
 
 
 def compile_blocks(model: nn.Module, **options: Any) -> Callable[[], None]:
@@ -44,9 +45,13 @@ def _compile(block: nn.Module, options: dict[str, Any]) -> Callable[[], None]:
         reference = next(iter(hooks.values())).fn_ref
         name = "forward" if reference.original_forward is None else "original_forward"
         original = getattr(reference, name)
+        if isinstance(original, FusedForward):
+            return _compile_fused(original, options)
         setattr(reference, name, torch.compile(original, **options))
         return lambda: setattr(reference, name, original)
     original = vars(block).get("forward")
+    if isinstance(original, FusedForward):
+        return _compile_fused(original, options)
     block.forward = torch.compile(block.forward, **options)
 
     def restore() -> None:
@@ -56,3 +61,8 @@ def _compile(block: nn.Module, options: dict[str, Any]) -> Callable[[], None]:
             block.forward = original
 
     return restore
+
+
+def _compile_fused(forward: FusedForward, options: dict[str, Any]) -> Callable[[], None]:
+    forward.compile(**options)
+    return forward.undo_compile

@@ -65,7 +65,9 @@ class Quantization:
         qx, ascales, low_rank_act = op.fake(x, self.smooth, self.proj_down, *options)
         tensors = {"x": x, "smooth": dense(self.smooth), "proj_down": dense(self.proj_down)}
         tensors |= {"qx": qx, "ascales": ascales, "low_rank_act": low_rank_act}
-        pointers = addresses(kernels, **tensors, **{key: dense(tensor) for key, tensor in read.items()})
+        # Named, because a copy must outlive the launch that reads it.
+        copies = {key: dense(tensor) for key, tensor in read.items()}
+        pointers = addresses(kernels, **tensors, **copies)
         code = FORMAT_CODE[self.format, self.unsigned or self.four_over_six]
         arguments = kernels.QuantizeArguments(
             *pointers[: len(tensors)], rows, ascales.shape[1], columns, self.rank, self.segments, self.shift, code

@@ -180,6 +180,13 @@ def test_a_mean_far_from_zero_leaves_the_variance(name):
     check_limits(name, x + 2048, *norm, None, None, "int8")
 
 
+def test_modulation_of_two_images_in_one_tensor():
+    """A chunk of the adaLN layer's output: its rows lie apart, so the launch reads a copy."""
+    inputs = Inputs(torch.bfloat16)
+    shift, scale = inputs.normal(2, 640).chunk(2, 1)
+    check_limits("norm_quantize", inputs.normal(14, 320), "layer", 1e-6, None, None, scale, shift, None, None, "int8")
+
+
 SCHEDULED = {
     "quantize_act": lambda inputs: (inputs.normal(21, 640),),
     "norm_quantize": lambda inputs: norm_call("norm_quantize", inputs, 21, 640),
