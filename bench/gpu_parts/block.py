@@ -29,13 +29,15 @@ def run(context: Context) -> None:
         layers = convert_data_free(low_bit)
         kinds = prepare(low_bit)["kinds"]
         fused = copy.deepcopy(low_bit)
-        undo = fuse_blocks(context, fused)
-        models = {"bf16": plain, "low-bit": low_bit} | ({"low-bit fused": fused} if undo else {})
+        reasons = fuse_blocks(context, fused)
+        models = {"bf16": plain, "low-bit": low_bit} | ({} if reasons is None else {"low-bit fused": fused})
+        for model in models.values():
+            context.compile_blocks(model)
         for name, stack in STACKS.items():
             blocks = {way: getattr(model, stack)[0] for way, model in models.items()}
             found = context.case(name, lambda: compare(context, blocks, arguments), needs=60)
             if found:
-                found |= {"layers": layers, "kinds": kinds}
+                found |= {"layers": layers, "kinds": kinds, "why unfused": reasons}
 
 
 def block_arguments(context: Context, model: nn.Module) -> dict[str, Any]:
@@ -51,11 +53,16 @@ def block_arguments(context: Context, model: nn.Module) -> dict[str, Any]:
 def compare(context: Context, blocks: dict[str, nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
     candidates = Candidates(context)
     for way, block in blocks.items():
-        compiled = context.compile(block.forward)
-        candidates.add(f"{way} eager", lambda block=block: block(**arguments))
-        candidates.add(f"{way} compiled", lambda compiled=compiled: compiled(**arguments))
+        candidates.add(f"{way} eager", lambda block=block: eagerly(block, arguments))
+        candidates.add(f"{way} compiled", lambda block=block: block(**arguments))
     found = candidates.measure(("bf16 eager", "bf16 compiled"), flop_of(blocks["bf16"], arguments))
     return found | {"relative RMS to bf16": {way: distance(blocks["bf16"], block, arguments) for way, block in blocks.items() if way != "bf16"}}
+
+
+def eagerly(block: nn.Module, arguments: dict[str, Any]) -> Any:
+    """A compiled block as it was before."""
+    with torch.compiler.set_stance("force_eager"):
+        return block(**arguments)
 
 
 def distance(reference: Callable[..., Any], block: Callable[..., Any], arguments: dict[str, Any]) -> float:

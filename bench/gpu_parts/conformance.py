@@ -16,16 +16,16 @@ from .record import ROOT
 SUITE = ROOT / "tests/kernels/test_conformance.py"
 AGREES = "test_agrees_with_the_reference_and_is_deterministic"
 # Slice -> pytest's -k. Together they are the whole suite.
+DTYPES = ("bfloat16", "float32")
 SLICES = {
-    "cuda": f"{AGREES} and -cuda-",
-    "triton": f"{AGREES} and -triton-",
-    "reference": f"{AGREES} and not (-cuda- or -triton-)",
     "rest": f"not {AGREES}",
+    **{f"{backend} {dtype}": f"{AGREES} and -{backend}- and {dtype}" for backend in ("cuda", "triton") for dtype in DTYPES},
+    **{f"others {dtype}": f"{AGREES} and not (-cuda- or -triton-) and {dtype}" for dtype in DTYPES},
 }
 DRY_SLICES = {"two tests": f"{AGREES} and rel_l1-reference-short or test_every_op_has_example_calls"}
 COUNTS = ("tests", "failures", "errors", "skipped")
 NO_TESTS = 5
-WORKERS = 6
+WORKERS = 8
 
 
 def run(context: Context) -> None:
@@ -33,7 +33,7 @@ def run(context: Context) -> None:
         raise RuntimeError(f"{missing[0]} is not installed, so no conformance run is possible")
     for name, keyword in (DRY_SLICES if context.dry else SLICES).items():
         context.case(name, lambda: suite(keyword, context), needs=60)
-    if not context.dry and not any(context.entry["cases"].get(name, {}).get("tests") for name in ("cuda", "triton")):
+    if not context.dry and not any(context.entry["cases"].get(name, {}).get("tests") for name in SLICES if name.startswith(("cuda", "triton"))):
         context.failures.append("no op has a kernel here, neither CUDA nor Triton")
 
 

@@ -43,11 +43,21 @@ class Context:
         return Stopwatch(self.device)
 
     def compile(self, function: Any, mode: str | None = None) -> Any:
-        """torch.compile; a dry run traces alone, as a compiler costs it seconds per call."""
+        """torch.compile; a dry run compiles nothing, as that costs it seconds per call."""
         import torch
 
-        options = {"backend": "eager"} if self.dry else {"mode": mode}
-        return torch.compile(function, fullgraph=True, dynamic=False, **options)
+        if self.dry:
+            return function
+        # Every shape is compiled for itself, and more than the usual limit of them.
+        torch._dynamo.config.recompile_limit = 64
+        return torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+
+    def compile_blocks(self, model: Any) -> None:
+        """As pipelines do it; nothing in a dry run."""
+        from halfbyte.steps import compile_blocks
+
+        if not self.dry:
+            compile_blocks(model)
 
     def absent(self, sentence: str) -> None:
         """One sentence about a piece that is not there, for the record."""

@@ -88,7 +88,8 @@ class Models:
         facts = {"recipe": f"{RECIPE}, data-free, {ROUNDS} rounds of the low-rank fit", "quantize seconds": round(taken, 2), "peak bytes": peak.bytes, "layers": layers}
         facts |= {"stored bytes": module_bytes(self.of[LOW_BIT]), "prepare seconds": round(time.perf_counter() - start - taken, 2)}
         self.context.case("quantize", lambda: facts | prepared, needs=0)
-        self.fused = fuse_blocks(self.context, self.of[LOW_BIT]) is not None
+        reasons = fuse_blocks(self.context, self.of[LOW_BIT]) or {}
+        self.context.entry["blocks that run unfused"] = {name: reason for name, reason in reasons.items() if reason}
 
     def synchronize(self) -> None:
         if self.device == "cuda":
@@ -99,21 +100,24 @@ class Models:
 
     def ways(self, name: str) -> dict[str, Denoising]:
         """Way -> denoising. Blocks are compiled one by one, as pipelines do; a captured step is a compiled one."""
-        from halfbyte.steps import compile_blocks
-
         model, sizes = self.of[name], self.context.sizes
         if name == BF16:
             self.best_attention(model)
-        compile_blocks(model, **({"backend": "eager"} if self.context.dry else {}))
+        self.context.compile_blocks(model)
         found = {f"{name} eager": self.denoising(name, eager=True), f"{name} compiled": self.denoising(name)}
         if name == LOW_BIT:
             found[f"{name} eager, cached"] = self.denoising(name, engine=self.engine(model), eager=True)
-        if self.device == "cuda":
-            first = found[f"{name} compiled"]
+        if self.device != "cuda":
+            return found
+        first = found[f"{name} compiled"]
+        try:
             graphed = GraphedModel(GraphedForward(model, first.latents, first.arguments))
-            found[f"{name} CUDA graph"] = Denoising(graphed, sizes, self.device)
-            if name == LOW_BIT:
-                found[f"{name} CUDA graph, cached"] = Denoising(graphed, sizes, self.device, self.engine(graphed))
+        except RuntimeError as error:
+            self.context.failures.append(f"{name}: a step is not captured in a CUDA graph ({str(error).splitlines()[0][:200]})")
+            return found
+        found[f"{name} CUDA graph"] = Denoising(graphed, sizes, self.device)
+        if name == LOW_BIT:
+            found[f"{name} CUDA graph, cached"] = Denoising(graphed, sizes, self.device, self.engine(graphed))
         return found
 
     def best_attention(self, model: nn.Module) -> None:
@@ -179,8 +183,10 @@ def runs(context: Context, ways: dict[str, Denoising], steps: int) -> dict[str, 
     """Wall seconds of whole runs, interleaved; rounds end early when time does, two at least."""
     from halfbyte.measure import interleave
 
-    calls = {way: (lambda run=run: run(steps)) for way, run in ways.items()}
-    finite = {way: bool(call().isfinite().all()) for way, call in calls.items()}
+    last: dict[str, Tensor] = {}
+    calls = {way: (lambda way=way, run=run: last.update({way: run(steps)})) for way, run in ways.items()}
+    for run in ways.values():
+        run(2)
     samples: dict[str, list[float]] = {way: [] for way in calls}
     for index in range(context.sizes.run_rounds):
         start = time.perf_counter()
@@ -188,6 +194,7 @@ def runs(context: Context, ways: dict[str, Denoising], steps: int) -> dict[str, 
             samples[way] += taken
         if index > 0 and context.seconds_left < 1.5 * (time.perf_counter() - start):
             break
+    finite = {way: bool(latents.isfinite().all()) for way, latents in last.items()}
     baselines = [way for way in samples if way.startswith(BF16)]
     found = {"samples s": samples, "median s": {way: statistics.median(taken) for way, taken in samples.items()}, "finite": finite}
     counts = {way: run.counts for way, run in ways.items() if run.counts}

@@ -41,11 +41,11 @@ def reason_against_option(name: str) -> str | None:
     return None if known else f"halfbyte.layers.prepare has no option {name!r} in this version"
 
 
-def fuse_blocks(context: Context, model: nn.Module) -> Any:
-    """Run the model's blocks on the fused ops; returns what undoes it, or None with a sentence in the record."""
+def fuse_blocks(context: Context, model: nn.Module) -> dict[str, str | None] | None:
+    """Put the model's blocks on the fused ops; per block why it runs unfused all the same, or None with a sentence in the record."""
     try:
         from halfbyte.models.fused import fuse_blocks as fuse
     except ImportError as error:
         context.absent(f"fused blocks are not in this version ({error})")
         return None
-    return fuse(model)
+    return fuse(model).reasons

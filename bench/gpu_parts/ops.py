@@ -12,7 +12,7 @@ from halfbyte.ops import OPS, NoBackendError
 
 from .context import Context
 from .layer import Layer, backends_here, formats_here, on_backend, reason_against
-from .rivals import ScaledMM, feed_forward, modulated_layer_norm, rowwise_e4m3, scaled_mm_refusal
+from .rivals import ScaledMM, dense, feed_forward, modulated_layer_norm, rowwise_e4m3, scaled_mm_refusal
 from .sizes import NAMED, WIDE
 from .timing import Call, copies_beyond_l2, fastest, microseconds, ratios, rotated
 
@@ -79,7 +79,7 @@ def add_own(candidates: Candidates, name: str, layer: Layer, call: Callable[[str
 def linear(context: Context, layer: Layer) -> dict[str, Any]:
     """Activation quantization included in all but bf16; rank 32 beside rank 0."""
     candidates, x = Candidates(context), layer.x
-    tuned = context.compile(F.linear, TUNING)
+    tuned = context.compile(dense, TUNING)
     candidates.add(LINEAR, lambda: F.linear(x, layer.weight, layer.bias))
     candidates.add(TUNED, lambda: tuned(x, layer.weight, layer.bias))
     if reason := scaled_mm_refusal(context.device):

@@ -40,6 +40,10 @@ def scaled_mm_refusal(device: str) -> str | None:
     return None if capability >= SCALED_MM_FROM else f"torch._scaled_mm needs sm_89 or later, this is sm_{capability[0]}{capability[1]}"
 
 
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
 def modulated_layer_norm(x: Tensor, mod_scale: Tensor, mod_shift: Tensor) -> Tensor:
     """What produces most layers' input: x [M, K], modulation [1, K]."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + mod_scale) + mod_shift
