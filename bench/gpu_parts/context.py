@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -113,9 +114,20 @@ class Context:
         if self.failures:
             entry["reason"] = "; ".join(self.failures)
         entry["clocks after"] = clocks()
+        if reports_speed:
+            entry["launch configurations"] = launch_configurations()
         entry["seconds"] = round(entry.get("seconds", 0) + time.perf_counter() - start, 1)
         self.record.save()
         return entry
+
+
+def launch_configurations() -> str | dict[str, str]:
+    """What `halfbyte tune` kept for this machine, by digest, or that it kept nothing."""
+    from halfbyte.env import setting
+
+    folder = setting("HALFBYTE_CACHE_DIR") / "triton"
+    kept = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(folder.glob("*.json"))}
+    return kept or "as shipped"
 
 
 def missing_packages(names: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from halfbyte.ops import OPS, NoBackendError
 
+from .captured_ops import capture_every_op
 from .context import Context
 from .layer import Layer, backends_here, formats_here, on_backend, reason_against
 from .rivals import ScaledMM, dense, feed_forward, modulated_layer_norm, rowwise_e4m3, scaled_mm_refusal
@@ -23,14 +24,15 @@ TUNING = "max-autotune-no-cudagraphs"
 
 
 def run(context: Context) -> None:
+    context.case("every op in a CUDA graph", lambda: capture_every_op(context), needs=60)
     for shape in context.sizes.shapes():
         context.case(f"linear {shape.name}", lambda: linear(context, Layer(shape.m, shape.n, shape.k, context.device)), needs=75)
     for shape in context.sizes.shapes((*NAMED, *WIDE)):
         context.case(f"quantize {shape.name}", lambda: quantize(context, shape.m, shape.k), needs=15)
     for shape in context.sizes.shapes(AFTER_A_NORM):
         context.case(f"norm and linear {shape.name}", lambda: norm_and_linear(context, Layer(shape.m, shape.n, shape.k, context.device)), needs=30)
-    up, down = context.sizes.shapes(("flux.ff_up", "flux.ff_down"))
-    layers = [Layer(shape.m, shape.n, shape.k, context.device) for shape in (up, down)]
+    shapes = [context.sizes.shapes((name,))[0] for name in ("flux.ff_up", "flux.ff_down")]
+    layers = [Layer(shape.m, shape.n, shape.k, context.device) for shape in shapes]
     context.case("feed-forward flux", lambda: feed_forwards(context, *layers), needs=30)
 
 

@@ -49,13 +49,11 @@ class Sizes:
     run_rounds: int
 
     def shapes(self, names: tuple[str, ...] = NAMED) -> list[Any]:
-        """Late, so that the command runs before halfbyte is installed."""
-        from halfbyte.testing import LAYER_SHAPES, Shape
+        """Those of the names; cropped ones that are equal appear once, under the first name."""
+        from halfbyte.testing import LAYER_SHAPES, cropped
 
-        found = [shape for name in names for shape in LAYER_SHAPES if shape.name == name]
-        if self.crop is None:
-            return found
-        return [Shape(shape.name, *(min(size, limit) for size, limit in zip((shape.m, shape.n, shape.k), self.crop))) for shape in found]
+        found = tuple(shape for name in names for shape in LAYER_SHAPES if shape.name == name)
+        return list(cropped(found, *self.crop) if self.crop else found)
 
 
 FULL = Sizes(None, 30, 2 << 30, 8192, 64, 512, FLUX_DEV, (28, 50), 22, 3)
