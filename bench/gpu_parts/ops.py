@@ -147,7 +147,7 @@ def quantize(context: Context, m: int, k: int) -> dict[str, Any]:
     candidates = Candidates(context)
     candidates.add("copy of as many bytes", rotated(lambda x: torch.empty_like(x[: 3 * m // 4 or 1]).copy_(x[: 3 * m // 4 or 1]), inputs))
     for backend in backends_here(context.device):
-        for format in ("int8", "fp8"):
+        for format in [name for name in formats_here(context.device) if name in ("int8", "fp8")]:
             for name, proj_down in (("", None), (", rank 32", down)):
                 full, args = f"{backend} {format}{name}", (layer_smooth, proj_down, format)
                 if reason := reason_against(backend, "quantize_act", inputs[0], *args):

@@ -57,4 +57,4 @@ class Sizes:
 
 
 FULL = Sizes(None, 30, 2 << 30, 8192, 64, 512, FLUX_DEV, (28, 50), 22, 3)
-DRY = Sizes((16, 128, 128), 2, 1 << 16, 64, 4, 8, TINY_FLUX, (3, 4), 3, 2)
+DRY = Sizes((8, 64, 64), 2, 1 << 16, 64, 4, 8, TINY_FLUX, (3, 4), 3, 2)

@@ -9,15 +9,15 @@ import torch
 from halfbyte.ops import OPS, NoBackendError, use_backend
 from halfbyte.testing import BUILDERS, Shape, calls_of
 
-SHAPES = (Shape("ragged", 67, 200, 320), Shape("one_row", 1, 72, 64))
+ONE_ROW, RAGGED = Shape("one_row", 1, 72, 64), Shape("ragged", 67, 200, 320)
 
 
-def main(backend: str, device: str) -> int:
+def main(backend: str, device: str, shapes: tuple[Shape, ...] = (ONE_ROW, RAGGED)) -> int:
     made = 0
     for name in BUILDERS:
         if OPS[name].missing(backend) is not None:
             continue
-        for shape in SHAPES:
+        for shape in shapes:
             for args in calls_of(name, shape, torch.bfloat16, device).values():
                 try:
                     with use_backend(backend):
