@@ -32,7 +32,7 @@ from gpu_parts.run import PARTS, run_all, run_one  # noqa: E402
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the record; a finished part in it is not run again")
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help="which, in the order given")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help="in this order")
     parser.add_argument("--again", action="store_true", help="forget what the record has of these parts, and run them anew")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of all parts together")
     parser.add_argument("--part-minutes", type=float, default=8, help="of one part (default 8)")

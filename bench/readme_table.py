@@ -72,7 +72,8 @@ def linear_rows(linears: dict[str, Any]) -> list[str]:
     for name, case in linears.items():
         speeds = [ratio(case["speed-up"][column]) if column in case["speed-up"] else "" for column in own]
         size = " x ".join(map(str, case["m, n, k"]))
-        lines.append(f"| {name.removeprefix('linear ')} | {size} | {case['median us'][case['baseline']]:.0f} us | {' | '.join(speeds)} |")
+        baseline = f"{case['median us'][case['baseline']]:.0f} us"
+        lines.append(f"| {name.removeprefix('linear ')} | {size} | {baseline} | {' | '.join(speeds)} |")
     return [*lines, ""]
 
 
@@ -98,8 +99,8 @@ def run_rows(runs: dict[str, Any]) -> list[str]:
 def facts(cases: dict[str, Any]) -> list[str]:
     lines, flux = [], cases.get("flux12b", {})
     if copy := cases.get("ceilings", {}).get("copy"):
-        shares = [share for name, case in cases.get("ops", {}).items() if name.startswith("quantize ") for share in case.get("share of the measured copy", {}).items()]
-        own = [share for name, share in shares if name.startswith(("cuda", "triton")) and "rank" not in name]
+        shares = [case.get("share of the measured copy", {}) for name, case in cases.get("ops", {}).items() if name.startswith("quantize ")]
+        own = [share for of in shares for name, share in of.items() if name.startswith(("cuda", "triton")) and "rank" not in name]
         quantizing = f"; quantize_act reaches {100 * min(own):.0f} to {100 * max(own):.0f} % of it" if own else ""
         lines.append(f"- A copy moves {copy['TB/s']['copy']:.2f} TB/s{quantizing}.")
     if "quantize" in flux:

@@ -43,7 +43,8 @@ def run(context: Context) -> None:
 def block_arguments(context: Context, model: nn.Module) -> dict[str, Any]:
     """What the model hands its first block."""
     seen: dict[str, Any] = {}
-    hook = model.transformer_blocks[0].register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    first = model.transformer_blocks[0]
+    hook = first.register_forward_pre_hook(lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True)
     timestep = torch.full((1,), 0.5, device=context.device, dtype=torch.bfloat16)
     model(hidden_states=first_latents(context.sizes, context.device), timestep=timestep, **inputs(context.sizes, context.device))
     hook.remove()
@@ -56,7 +57,8 @@ def compare(context: Context, blocks: dict[str, nn.Module], arguments: dict[str,
         candidates.add(f"{way} eager", lambda block=block: eagerly(block, arguments))
         candidates.add(f"{way} compiled", lambda block=block: block(**arguments))
     found = candidates.measure(("bf16 eager", "bf16 compiled"), flop_of(blocks["bf16"], arguments))
-    return found | {"relative RMS to bf16": {way: distance(blocks["bf16"], block, arguments) for way, block in blocks.items() if way != "bf16"}}
+    others = {way: block for way, block in blocks.items() if way != "bf16"}
+    return found | {"relative RMS to bf16": {way: distance(blocks["bf16"], block, arguments) for way, block in others.items()}}
 
 
 def eagerly(block: nn.Module, arguments: dict[str, Any]) -> Any:

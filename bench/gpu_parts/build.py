@@ -14,7 +14,8 @@ from .record import ROOT
 
 NEEDED = ("torch", "triton", "numpy", "rich", "typer", "safetensors", "pybind11", "ninja", "pytest")
 ONLY_MODELS = ("diffusers", "transformers", "accelerate")
-INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps", "-e", str(ROOT)]
+OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps"]
+INSTALL = [sys.executable, "-m", "pip", "install", *OPTIONS, "-e", str(ROOT)]
 # A process of its own: this one must not hold a module that the build replaces.
 LOOK = "import json, sys; sys.path.insert(0, sys.argv[1]); from gpu_parts.build import found; print(json.dumps(found()))"
 

@@ -27,6 +27,7 @@ def capture_every_op(context: Context) -> dict[str, Any]:
                     want = tree_map_only(torch.Tensor, torch.clone, call())
                 except NoBackendError:
                     continue
-                assert same_bits(context.stopwatch.prepare(call)(), want), f"{name} on {backend}: its replay differs from its call"
+                replayed = context.stopwatch.prepare(call)()
+                assert same_bits(replayed, want), f"{name} on {backend}: its replay differs from its call"
                 captured[f"{name} {backend}"] = captured.get(f"{name} {backend}", 0) + 1
     return {"calls captured": captured}

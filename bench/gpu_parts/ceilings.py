@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +52,8 @@ def copy(context: Context) -> dict[str, Any]:
     """Bytes read and bytes written, both counted."""
     source = torch.empty(context.sizes.copy_bytes // 4, dtype=torch.float32, device=context.device).uniform_()
     target = torch.empty_like(source)
-    return measured(context, {"copy": lambda: target.copy_(source)}, {"TB/s": 2 * source.nbytes}, flush=False) | {"bytes": source.nbytes}
+    calls: dict[str, Call] = {"copy": lambda: target.copy_(source)}
+    return {"bytes": source.nbytes} | measured(context, calls, {"TB/s": 2 * source.nbytes}, flush=False)
 
 
 def products(context: Context, m: int, n: int, k: int) -> dict[str, Any]:
@@ -112,4 +112,5 @@ def attention(context: Context) -> dict[str, Any]:
         context.absent("FlashAttention 3 is not installed")
     else:
         calls["FlashAttention 3"] = lambda: flash_attn_func(q, k, v)
-    return {"tokens, heads, width": [tokens, heads, width]} | measured(context, calls, {"TFLOP/s": 4 * math.prod((heads, tokens, tokens, width))})
+    flop = 4 * heads * tokens * tokens * width
+    return {"tokens, heads, width": [tokens, heads, width]} | measured(context, calls, {"TFLOP/s": flop})

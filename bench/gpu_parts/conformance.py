@@ -25,6 +25,7 @@ SLICES = {
 DRY_SLICES = {"two tests": f"{AGREES} and rel_l1-reference-short or test_every_op_has_example_calls"}
 COUNTS = ("tests", "failures", "errors", "skipped")
 NO_TESTS = 5
+PYTEST = [sys.executable, "-P", "-m", "pytest", "-q", "--maxfail=20", "--no-header", "-p", "no:cacheprovider"]
 WORKERS = 8
 
 
@@ -33,7 +34,8 @@ def run(context: Context) -> None:
         raise RuntimeError(f"{missing[0]} is not installed, so no conformance run is possible")
     for name, keyword in (DRY_SLICES if context.dry else SLICES).items():
         context.case(name, lambda: suite(keyword, context), needs=60)
-    if not context.dry and not any(context.entry["cases"].get(name, {}).get("tests") for name in SLICES if name.startswith(("cuda", "triton"))):
+    kernels = [case.get("tests") for name, case in context.entry["cases"].items() if name.startswith(("cuda", "triton"))]
+    if not context.dry and not any(kernels):
         context.failures.append("no op has a kernel here, neither CUDA nor Triton")
 
 
@@ -41,18 +43,20 @@ def suite(keyword: str, context: Context) -> dict[str, Any]:
     """Raises RuntimeError when a test fails, OutOfTime when the slice does not end in time."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-P", "-m", "pytest", "-q", "--maxfail=20", "--no-header", "-p", "no:cacheprovider", f"--junitxml={report}", "-k", keyword]
+        command = [*PYTEST, f"--junitxml={report}", "-k", keyword, str(SUITE)]
         if not context.dry and not missing_packages(["xdist"]):
             command += ["-n", str(min(WORKERS, os.cpu_count() or 1))]
+        seconds = max(context.seconds_left, 1)
         try:
-            done = subprocess.run([*command, str(SUITE)], cwd=ROOT, capture_output=True, text=True, timeout=max(context.seconds_left, 1))
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
         except subprocess.TimeoutExpired:
             raise OutOfTime(f"the suite did not end in time at -k {keyword!r}") from None
         counts = counts_of(report)
     if done.returncode == NO_TESTS:
         return dict.fromkeys(COUNTS, 0) | {"keyword": keyword}
     if done.returncode or not counts.get("tests"):
-        raise RuntimeError(f"red: {counts}; " + " | ".join(line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "E  ")))[:400])
+        told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
+        raise RuntimeError(f"red: {counts}; {' | '.join(told)[:400]}")
     return counts | {"keyword": keyword}
 
 

@@ -25,7 +25,9 @@ class Context:
     budget: seconds; a case is begun only while `needs` seconds are left.
     """
 
-    def __init__(self, part: str, record: Record, source: str, out: Path, dry: bool, budget: float, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, part: str, record: Record, source: str, out: Path, dry: bool, budget: float, report: Callable[[str], None]
+    ) -> None:
         self.name, self.record, self.source, self.out, self.dry, self.report = part, record, source, out, dry, report
         self.sizes: Sizes = DRY if dry else FULL
         self.device = "cpu" if dry else "cuda"

@@ -85,8 +85,14 @@ class Models:
         taken = time.perf_counter() - start
         prepared = prepare(self.of[LOW_BIT])
         self.synchronize()
-        facts = {"recipe": f"{RECIPE}, data-free, {ROUNDS} rounds of the low-rank fit", "quantize seconds": round(taken, 2), "peak bytes": peak.bytes, "layers": layers}
-        facts |= {"stored bytes": module_bytes(self.of[LOW_BIT]), "prepare seconds": round(time.perf_counter() - start - taken, 2)}
+        facts = {
+            "recipe": f"{RECIPE}, data-free, {ROUNDS} rounds of the low-rank fit",
+            "quantize seconds": round(taken, 2),
+            "prepare seconds": round(time.perf_counter() - start - taken, 2),
+            "peak bytes": peak.bytes,
+            "stored bytes": module_bytes(self.of[LOW_BIT]),
+            "layers": layers,
+        }
         self.context.case("quantize", lambda: facts | prepared, needs=0)
         reasons = fuse_blocks(self.context, self.of[LOW_BIT]) or {}
         self.context.entry["blocks that run unfused"] = {name: reason for name, reason in reasons.items() if reason}
@@ -196,7 +202,8 @@ def runs(context: Context, ways: dict[str, Denoising], steps: int) -> dict[str, 
             break
     finite = {way: bool(latents.isfinite().all()) for way, latents in last.items()}
     baselines = [way for way in samples if way.startswith(BF16)]
-    found = {"samples s": samples, "median s": {way: statistics.median(taken) for way, taken in samples.items()}, "finite": finite}
+    medians = {way: statistics.median(taken) for way, taken in samples.items()}
+    found = {"samples s": samples, "median s": medians, "finite": finite}
     counts = {way: run.counts for way, run in ways.items() if run.counts}
     if baselines:
         best = fastest(samples, baselines)

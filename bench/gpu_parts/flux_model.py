@@ -60,7 +60,8 @@ def inputs(sizes: Sizes, device: str, seed: int = 0) -> dict[str, Any]:
 
 def first_latents(sizes: Sizes, device: str, seed: int = 0) -> Tensor:
     generator = torch.Generator(device).manual_seed(seed)
-    return torch.randn(1, sizes.image_side**2, sizes.flux["in_channels"], generator=generator, device=device, dtype=torch.bfloat16)
+    shape = (1, sizes.image_side**2, sizes.flux["in_channels"])
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.bfloat16)
 
 
 class Denoising:
@@ -69,7 +70,9 @@ class Denoising:
     engine: caches steps of the model while this runs. eager: compiled blocks run as they were before.
     """
 
-    def __init__(self, model: Callable[..., tuple[Tensor]], sizes: Sizes, device: str, engine: Any = None, eager: bool = False) -> None:
+    def __init__(
+        self, model: Callable[..., tuple[Tensor]], sizes: Sizes, device: str, engine: Any = None, eager: bool = False
+    ) -> None:
         self.model, self.device, self.engine, self.eager = model, device, engine, eager
         self.arguments, self.latents = inputs(sizes, device), first_latents(sizes, device)
         self.counts: dict[str, int] = {}
@@ -102,7 +105,7 @@ class Denoising:
 
 
 class GraphedForward:
-    """The model's forward as a CUDA graph for one set of shapes: latents and timestep are copied in, the rest stays as captured."""
+    """The model's forward as a CUDA graph for one image size: latents and timestep are copied in, the rest is as captured."""
 
     def __init__(self, forward: Callable[..., tuple[Tensor]], hidden_states: Tensor, arguments: dict[str, Any]) -> None:
         self.hidden_states = hidden_states.clone()

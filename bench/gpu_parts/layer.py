@@ -49,7 +49,8 @@ class Layer:
         return OPS["quantize_act"](x, self.smooth, self.factors(rank)[0], format)
 
     def norm_quantize(self, x: Tensor, format: str, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-        return OPS["norm_quantize"](x, "layer", 1e-6, None, None, self.mod_scale, self.mod_shift, self.smooth, self.factors(rank)[0], format)
+        modulation = (self.mod_scale, self.mod_shift)
+        return OPS["norm_quantize"](x, "layer", 1e-6, None, None, *modulation, self.smooth, self.factors(rank)[0], format)
 
     def operands(self, quantized: tuple[Tensor, Tensor, Tensor], format: str, rank: int, bias: bool = True) -> tuple[Any, ...]:
         qx, ascales, low_rank_act = quantized
@@ -57,7 +58,7 @@ class Layer:
         companions = (low_rank_act, self.factors(rank)[1], self.bias if bias else None)
         return (qx, ascales, *self.codes(format), *companions, *flags, torch.bfloat16)
 
-    def product(self, quantized: tuple[Tensor, Tensor, Tensor], format: str, rank: int, epilogue: str = "", *arguments: Any) -> Any:
+    def product(self, quantized: tuple[Tensor, ...], format: str, rank: int, epilogue: str = "", *arguments: Any) -> Any:
         """The product, or the fused op `<product>_<epilogue>` with the epilogue's own arguments."""
         name = PRODUCTS[format] + (f"_{epilogue}" if epilogue else "")
         return OPS[name](*self.operands(quantized, format, rank), *arguments)

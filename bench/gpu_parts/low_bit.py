@@ -42,7 +42,10 @@ def reason_against_option(name: str) -> str | None:
 
 
 def fuse_blocks(context: Context, model: nn.Module) -> dict[str, str | None] | None:
-    """Put the model's blocks on the fused ops; per block why it runs unfused all the same, or None with a sentence in the record."""
+    """Put the model's blocks on the fused ops; returns per block why it runs unfused all the same (None: it runs fused).
+
+    None altogether, and a sentence in the record, where this version has no fused blocks.
+    """
     try:
         from halfbyte.models.fused import fuse_blocks as fuse
     except ImportError as error:

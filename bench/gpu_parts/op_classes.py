@@ -42,4 +42,5 @@ def split(call: Callable[[], object], device: str) -> dict[str, Any]:
             totals[class_of(event.key)] += spent
             kernels[event.key[:120]] = kernels.get(event.key[:120], 0) + spent
     longest = sorted(kernels, key=kernels.__getitem__, reverse=True)[:10]
-    return {"ms": {name: round(totals[name], 3) for name in totals}, "longest, ms": {name: round(kernels[name], 3) for name in longest}}
+    classes = {name: round(totals[name], 3) for name in sorted(totals, key=totals.__getitem__, reverse=True)}
+    return {"ms": classes, "longest, ms": {name: round(kernels[name], 3) for name in longest}}

@@ -30,7 +30,8 @@ def run(context: Context) -> None:
     for shape in context.sizes.shapes((*NAMED, *WIDE)):
         context.case(f"quantize {shape.name}", lambda: quantize(context, shape.m, shape.k), needs=15)
     for shape in context.sizes.shapes(AFTER_A_NORM):
-        context.case(f"norm and linear {shape.name}", lambda: norm_and_linear(context, Layer(shape.m, shape.n, shape.k, context.device)), needs=30)
+        size = (shape.m, shape.n, shape.k)
+        context.case(f"norm and linear {shape.name}", lambda: norm_and_linear(context, Layer(*size, context.device)), needs=30)
     shapes = [context.sizes.shapes((name,))[0] for name in ("flux.ff_up", "flux.ff_down")]
     layers = [Layer(shape.m, shape.n, shape.k, context.device) for shape in shapes]
     context.case("feed-forward flux", lambda: feed_forwards(context, *layers), needs=30)
@@ -62,7 +63,9 @@ class Candidates:
         }
 
 
-def add_own(candidates: Candidates, name: str, layer: Layer, call: Callable[[str, int], Any], ranks: tuple[int, ...] = (0, RANK)) -> None:
+def add_own(
+    candidates: Candidates, name: str, layer: Layer, call: Callable[[str, int], Any], ranks: tuple[int, ...] = (0, RANK)
+) -> None:
     """call(format, rank) on every backend that takes quantization and product of the format by itself."""
     device = candidates.context.device
     for backend in backends_here(device):
@@ -94,7 +97,8 @@ def linear(context: Context, layer: Layer) -> dict[str, Any]:
     samples = {name: [value / 1e6 for value in taken] for name, taken in found["samples us"].items()}
     own = [name.removesuffix(f"rank {RANK}") for name in samples if name.endswith(f"rank {RANK}")]
     pairs = [name for name in own if f"{name}rank 0" in samples]
-    found["time of rank 32 over rank 0"] = {name.rstrip(", "): ratios(samples, f"{name}rank {RANK}", [f"{name}rank 0"])[f"{name}rank 0"] for name in pairs}
+    costs = {name.rstrip(", "): ratios(samples, f"{name}rank {RANK}", [f"{name}rank 0"]) for name in pairs}
+    found["time of rank 32 over rank 0"] = {name: next(iter(ratio.values())) for name, ratio in costs.items()}
     if SCALED in samples:
         found["speed-up over _scaled_mm"] = ratios(samples, SCALED, [name for name in samples if "rank" in name])
     return {"m, n, k": list(layer.size)} | found
@@ -107,12 +111,17 @@ def norm_and_linear(context: Context, layer: Layer) -> dict[str, Any]:
     candidates.add("bf16 norm", lambda: norm(x, *modulation))
     candidates.add("F.linear bf16 alone", lambda: F.linear(x, layer.weight, layer.bias))
     candidates.add("bf16", lambda: F.linear(norm(x, *modulation), layer.weight, layer.bias))
-    add_own(candidates, "", layer, lambda format, rank: layer.product(layer.norm_quantize(x, format, rank), format, rank), (RANK,))
+
+    def fused(format: str, rank: int) -> Any:
+        return layer.product(layer.norm_quantize(x, format, rank), format, rank)
+
+    add_own(candidates, "", layer, fused, (RANK,))
     found = candidates.measure(("bf16",), layer.flop)
     samples = found["samples us"]
     own = [name for name in samples if "rank" in name]
     costs = {name: [max(a - b, 1e-3) for a, b in zip(samples[name], samples["bf16 norm"], strict=True)] for name in own}
-    found["speed-up of the linear alone, bf16 norm taken off"] = ratios(costs | {"linear": samples["F.linear bf16 alone"]}, "linear", own)
+    costs["linear"] = samples["F.linear bf16 alone"]
+    found["speed-up of the linear alone, bf16 norm taken off"] = ratios(costs, "linear", own)
     return {"m, n, k": list(layer.size)} | found
 
 
@@ -145,7 +154,7 @@ def quantize(context: Context, m: int, k: int) -> dict[str, Any]:
     layer_smooth = torch.rand(k, device=context.device, dtype=torch.bfloat16) + 0.5
     down = torch.randn(k, RANK, device=context.device, dtype=torch.bfloat16)
     candidates = Candidates(context)
-    candidates.add("copy of as many bytes", rotated(lambda x: torch.empty_like(x[: 3 * m // 4 or 1]).copy_(x[: 3 * m // 4 or 1]), inputs))
+    candidates.add("copy of as many bytes", rotated(torch.clone, [x[: 3 * m // 4 or 1] for x in inputs]))
     for backend in backends_here(context.device):
         for format in [name for name in formats_here(context.device) if name in ("int8", "fp8")]:
             for name, proj_down in (("", None), (", rank 32", down)):
@@ -156,9 +165,10 @@ def quantize(context: Context, m: int, k: int) -> dict[str, Any]:
                     candidates.add(full, on_backend(backend, rotated(lambda x, args=args: OPS["quantize_act"](x, *args), inputs)))
     samples = context.stopwatch.interleave(candidates.calls, context.sizes.rounds, flush=False)
     samples = {name: [value / count for value in taken] for name, taken in samples.items()}
-    found = microseconds(samples) | {"TB/s": {name: 3 * m * k / statistics.median(taken) / 1e12 for name, taken in samples.items()}}
+    rates = {name: 3 * m * k / statistics.median(taken) / 1e12 for name, taken in samples.items()}
+    found = microseconds(samples) | {"TB/s": rates}
     ceiling = context.record.part("ceilings")["cases"].get("copy")
     if ceiling:
         best = ceiling["TB/s"]["copy"]
-        found["share of the measured copy"] = {name: rate / best for name, rate in found["TB/s"].items()}
+        found["share of the measured copy"] = {name: rate / best for name, rate in rates.items()}
     return {"m, k": [m, k], "inputs in turn": count, "refused": candidates.refused} | found

@@ -37,7 +37,9 @@ def scaled_mm_refusal(device: str) -> str | None:
     if device != "cuda":
         return "torch._scaled_mm is measured on GPUs only"
     capability = torch.cuda.get_device_capability()
-    return None if capability >= SCALED_MM_FROM else f"torch._scaled_mm needs sm_89 or later, this is sm_{capability[0]}{capability[1]}"
+    if capability >= SCALED_MM_FROM:
+        return None
+    return f"torch._scaled_mm needs sm_89 or later, this is sm_{capability[0]}{capability[1]}"
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from .context import Context
 from .machine import machine
 from .record import NO_FIGURES, ROOT, Record, slug, source_digest
+from .show import show
 
 # Part -> whether it reports speeds, which a conformance run that is not green forbids.
 PARTS = {
@@ -56,7 +57,8 @@ def run_all(parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: fl
     console.print(NO_FIGURES if dry else f"{record.data['gpu']}, source {source}")
     for name in parts if again else ():
         record.forget(name)
-    record.data.setdefault("runs", []).append({"started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "parts": list(parts)})
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record.data.setdefault("runs", []).append({"started": started, "parts": list(parts)})
     record.save()
     statuses = []
     for name in parts:
@@ -75,6 +77,8 @@ def run_all(parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: fl
             in_own_process(name, out, budget)
         record = Record(record.path)
         statuses.append(conclude(record, name, console))
+    if not dry:
+        show(record.data["parts"], parts, console)
     console.print(f"written to {record.path}" + (f"; {NO_FIGURES}" if dry else ""))
     return int(set(statuses) != {"done"})
 
@@ -112,7 +116,11 @@ def run_one(name: str, out: Path, dry: bool, budget: float) -> int:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=None)
-        context = Context(name, record, source_digest(), out, dry, budget, lambda text: progress.update(task, description=f"{name}: {text}"))
+
+        def report(text: str) -> None:
+            progress.update(task, description=f"{name}: {text}")
+
+        context = Context(name, record, source_digest(), out, dry, budget, report)
         module = import_module(f".{name}", __package__) if not refused(context, name) else None
         entry = context.run(module.run if module else None, PARTS[name])
     return int(entry["status"] != "done")

@@ -14,6 +14,7 @@ from .context import Context, OutOfTime
 
 BACKENDS = ("cuda", "triton")
 SUMMARIES = {"memcheck": r"ERROR SUMMARY: (\d+) error", "racecheck": r"RACECHECK SUMMARY: (\d+) hazard"}
+TELLING = ("Error", "hazard", " at ")
 # Blocks of the caching allocator are too large for an access beyond a tensor's end to be one beyond a block's.
 ENVIRONMENT = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
@@ -45,6 +46,6 @@ def sanitized(tool: str, check: str, backend: str, seconds: float) -> dict[str, 
     output = done.stdout + done.stderr
     summary = re.search(SUMMARIES[check], output)
     if summary is None or int(summary[1]) or done.returncode:
-        told = [line for line in output.splitlines() if "=========" in line and ("Error" in line or "hazard" in line or " at " in line)]
+        told = [line for line in output.splitlines() if "=========" in line and any(word in line for word in TELLING)]
         raise RuntimeError(" | ".join(told[:8] or output.strip().splitlines()[-3:]))
     return {"tool": check, "found": 0, "calls": int(re.search(r"^(\d+) calls$", done.stdout, re.MULTILINE)[1])}

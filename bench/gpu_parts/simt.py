@@ -92,5 +92,7 @@ def same_bits(first: Any, second: Any) -> bool:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    as_bytes = (tuple(leaf.reshape(-1).contiguous().view(torch.uint8) for leaf in tree_leaves(value)) for value in (first, second))
-    return all(torch.equal(a, b) for a, b in zip(*as_bytes, strict=True))
+    def as_bytes(value: Any) -> list[torch.Tensor]:
+        return [leaf.reshape(-1).contiguous().view(torch.uint8) for leaf in tree_leaves(value)]
+
+    return all(torch.equal(a, b) for a, b in zip(as_bytes(first), as_bytes(second), strict=True))

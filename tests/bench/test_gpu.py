@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from halfbyte.env import installed
 
@@ -25,6 +26,7 @@ def script(name):
 gpu = script("gpu")
 from gpu_parts import conformance, context, record, sanitizer, timing  # noqa: E402
 from gpu_parts.op_classes import class_of  # noqa: E402
+from gpu_parts.show import show  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +48,11 @@ def test_a_dry_run_goes_through_every_part_and_reports_no_figures(tmp_path, caps
     linear = found["parts"]["ops"]["cases"]["linear flux.qkv"]
     assert linear["baseline"] in ("F.linear bf16", "max-autotune bf16")
     assert set(linear["samples us"]) > {"reference int8, rank 0", "reference int8, rank 32"}
-    assert linear["speed-up"]["reference int8, rank 32"]["low"] > 0 and linear["time of rank 32 over rank 0"]["reference int8"]["low"] > 0
+    assert linear["speed-up"]["reference int8, rank 32"]["low"] > 0
+    assert linear["time of rank 32 over rank 0"]["reference int8"]["low"] > 0
     runs = found["parts"]["flux12b"]["cases"]["4 steps"]
-    assert all(runs["finite"].values()) and runs["steps of cached runs"]["low-bit eager, cached"] == {"computed": 3, "forecast": 1}
+    assert all(runs["finite"].values())
+    assert runs["steps of cached runs"]["low-bit eager, cached"] == {"computed": 3, "forecast": 1}
     assert sum(found["parts"]["flux12b"]["cases"]["time by class, low-bit"]["ms"].values()) > 0
     for name in ("double", "single"):
         assert 0 < found["parts"]["block"]["cases"][name]["relative RMS to bf16"]["low-bit"] < 0.2
@@ -175,7 +179,8 @@ class FakeGpu:
 @pytest.mark.parametrize(("found", "told"), [(0, None), (2, "Invalid __global__ read")])
 def test_what_the_sanitizer_finds_fails_the_part(tmp_path, found, told):
     tool = tmp_path / "compute-sanitizer"
-    tool.write_text(f"#!/bin/sh\necho 7 calls\necho '========= {told} at kernel'\necho '========= ERROR SUMMARY: {found} errors'\n")
+    lines = ("#!/bin/sh", "echo 7 calls", f"echo '========= {told} at kernel'", f"echo '========= ERROR SUMMARY: {found} errors'")
+    tool.write_text("\n".join(lines) + "\n")
     tool.chmod(0o755)
     if told is None:
         assert sanitizer.sanitized(str(tool), "memcheck", "cuda", 20) == {"tool": "memcheck", "found": 0, "calls": 7}
@@ -227,7 +232,12 @@ MEASURED = {
         "ops": GREEN
         | {
             "cases": {
-                "linear x": {"m, n, k": [1, 2, 3], "baseline": "b", "median us": {"b": 9.6}, "speed-up": {"cuda int8, rank 32": SPEED, "other": SPEED}},
+                "linear x": {
+                    "m, n, k": [1, 2, 3],
+                    "baseline": "b",
+                    "median us": {"b": 9.6},
+                    "speed-up": {"cuda int8, rank 32": SPEED, "other": SPEED},
+                },
                 "quantize x": {"share of the measured copy": {"cuda int8": 0.8, "copy of as many bytes": 1.0}},
             }
         },
@@ -250,7 +260,10 @@ def test_the_readme_shows_what_a_record_holds():
     assert '- It runs in 6.9 GB with `memory="4bit"`.' in rows
 
 
-@pytest.mark.parametrize("change", [{"dry_run": True}, {"parts": MEASURED["parts"] | {"conformance": GREEN | {"status": "failed"}}}])
+RED = MEASURED["parts"] | {"conformance": GREEN | {"status": "failed"}}
+
+
+@pytest.mark.parametrize("change", [{"dry_run": True}, {"parts": RED}])
 def test_the_readme_shows_nothing_of_a_dry_run_or_a_red_one(change):
     assert script("readme_table").gpu_section(MEASURED | change) == []
 
@@ -265,3 +278,15 @@ def test_help_has_every_part_and_examples(capsys):
 def test_the_command_runs_from_anywhere(tmp_path):
     command = [sys.executable, "-P", str(BENCH / "gpu.py"), "--help"]
     assert b"python bench/gpu.py" in subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+
+
+def test_the_table_of_a_run_has_medians_ratios_and_facts(capsys):
+    timed = {"median us": {"cuda": 6.4}, "TFLOP/s": {"cuda": 1200.0}, "speed-up": {"cuda": SPEED}}
+    parts = {"ops": {"cases": {"linear x": timed}}, "flux12b": {"cases": {"memory": {"peak bytes": 6_900}, "split": {"ms": {"attention": 1.5}}}}}
+    show(parts, ["ops", "flux12b", "tune"], Console(width=120))
+    printed = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert printed == [
+        ["ops: linear x", "cuda", "6.4 us", "1200.00 TFLOP/s", "1.50 [1.40, 1.60]", ""],
+        ["flux12b: memory", "peak bytes", "6,900", "", "", ""],
+        ["flux12b: split", "attention", "1.50 ms", "", "", ""],
+    ]
