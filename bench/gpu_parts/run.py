@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from .context import Context
+from .context import Context, missing_packages
 from .machine import machine
 from .record import NO_FIGURES, ROOT, Record, slug, source_digest
 from .show import show
@@ -55,7 +56,7 @@ def run_all(parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: fl
     console = Console(highlight=False, soft_wrap=True)
     record, source, end = record_of(out, dry), source_digest(), time.monotonic() + seconds
     console.print(NO_FIGURES if dry else f"{record.data['gpu']}, source {source}")
-    for name in parts if again else ():
+    for name in parts if again else [name for name in parts if name == "build" and not is_installed(dry)]:
         record.forget(name)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record.data.setdefault("runs", []).append({"started": started, "parts": list(parts)})
@@ -83,16 +84,25 @@ def run_all(parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: fl
     return int(set(statuses) != {"done"})
 
 
+def is_installed(dry: bool) -> bool:
+    """A record may come from another machine of the same GPU, or from before a clean-up."""
+    return not missing_packages(["halfbyte"]) and (dry or any((ROOT / "engine").glob("_cuda*.so")))
+
+
 def in_own_process(name: str, out: Path, budget: float) -> None:
     """A fault of one part leaves the others a working GPU; one that does not end in time is ended."""
     command = [sys.executable, str(ROOT / "bench/gpu.py"), "--out", str(out), "--only", name, "--part-minutes", str(budget / 60)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    child = subprocess.Popen(command, env=environment)
+    # A group of its own, so that what it started ends with it.
+    child = subprocess.Popen(command, env=environment, process_group=0)
     try:
         child.wait(timeout=budget + LONGEST_START)
     except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+        pass
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def conclude(record: Record, name: str, console: Console) -> str:
@@ -121,10 +131,5 @@ def run_one(name: str, out: Path, dry: bool, budget: float) -> int:
             progress.update(task, description=f"{name}: {text}")
 
         context = Context(name, record, source_digest(), out, dry, budget, report)
-        module = import_module(f".{name}", __package__) if not refused(context, name) else None
-        entry = context.run(module.run if module else None, PARTS[name])
+        entry = context.run(lambda here: import_module(f".{name}", __package__).run(here), PARTS[name])
     return int(entry["status"] != "done")
-
-
-def refused(context: Context, name: str) -> bool:
-    return PARTS[name] and context.record.reason_against_speed(context.source) is not None

@@ -24,7 +24,7 @@ def script(name):
 
 
 gpu = script("gpu")
-from gpu_parts import conformance, context, record, sanitizer, timing  # noqa: E402
+from gpu_parts import conformance, context, record, run, sanitizer, timing  # noqa: E402
 from gpu_parts.op_classes import class_of  # noqa: E402
 from gpu_parts.show import show  # noqa: E402
 
@@ -60,6 +60,15 @@ def test_a_dry_run_goes_through_every_part_and_reports_no_figures(tmp_path, caps
     assert gpu.main(["--dry-run", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("done before") == len(gpu.PARTS)
     assert {name: part["cases"] for name, part in read(tmp_path)["parts"].items()} == before
+
+
+def test_a_build_that_is_not_here_is_made_again(tmp_path, monkeypatch, capsys):
+    for installed, expected in ((True, "build: done before"), (False, "build: done, ")):
+        assert gpu.main(["--dry-run", "--out", str(tmp_path), "--parts", "build"]) == 0
+        capsys.readouterr()
+        monkeypatch.setattr(run, "is_installed", lambda dry, installed=installed: installed)
+        assert gpu.main(["--dry-run", "--out", str(tmp_path), "--parts", "build"]) == 0
+        assert expected in capsys.readouterr().out
 
 
 def test_no_speed_without_a_conformance_run(tmp_path, capsys):
@@ -132,6 +141,19 @@ def test_results_of_another_source_are_dropped(tmp_path):
     part_context(tmp_path).run(lambda here: here.case("old", dict), False)
     later = context.Context("ops", record.Record(tmp_path / "x.json"), "that", tmp_path, True, 100, lambda text: None)
     assert set(later.run(lambda here: here.case("new", dict), False)["cases"]) == {"new"}
+
+
+def test_a_part_that_does_not_end_is_ended_with_what_it_started(tmp_path, monkeypatch):
+    started = tmp_path / "pid"
+    stuck = tmp_path / "bench" / "gpu.py"
+    stuck.parent.mkdir()
+    lines = ("import subprocess", "child = subprocess.Popen(['sleep', '60'])", f"open({str(started)!r}, 'w').write(str(child.pid))")
+    stuck.write_text("\n".join((*lines, "child.wait()")) + "\n")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "LONGEST_START", 3)
+    run.in_own_process("ops", tmp_path, 0)
+    state = Path(f"/proc/{started.read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
 def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
