@@ -14,6 +14,8 @@ from .context import Context, OutOfTime
 
 BACKENDS = ("cuda", "triton")
 SUMMARIES = {"memcheck": r"ERROR SUMMARY: (\d+) error", "racecheck": r"RACECHECK SUMMARY: (\d+) hazard"}
+# PyTorch asks the driver for functions that may not be there; that is no error of a kernel.
+OPTIONS = {"memcheck": ["--report-api-errors", "no"], "racecheck": []}
 TELLING = ("Error", "hazard", " at ")
 # Blocks of the caching allocator are too large for an access beyond a tensor's end to be one beyond a block's.
 ENVIRONMENT = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
@@ -38,7 +40,7 @@ def find_tool() -> str | None:
 
 def sanitized(tool: str, check: str, backend: str, seconds: float) -> dict[str, Any]:
     """Raises RuntimeError unless the tool's summary counts nothing."""
-    command = [tool, "--tool", check, sys.executable, "-P", small_calls.__file__, backend, "cuda"]
+    command = [tool, "--tool", check, *OPTIONS[check], sys.executable, "-P", small_calls.__file__, backend, "cuda"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT, timeout=max(seconds, 1))
     except subprocess.TimeoutExpired:
