@@ -147,8 +147,12 @@ def test_a_part_that_does_not_end_is_ended_with_what_it_started(tmp_path, monkey
     started = tmp_path / "pid"
     stuck = tmp_path / "bench" / "gpu.py"
     stuck.parent.mkdir()
-    lines = ("import subprocess", "child = subprocess.Popen(['sleep', '60'])", f"open({str(started)!r}, 'w').write(str(child.pid))")
-    stuck.write_text("\n".join((*lines, "child.wait()")) + "\n")
+    stuck.write_text(
+        "import subprocess\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        f"open({str(started)!r}, 'w').write(str(child.pid))\n"
+        "child.wait()\n"
+    )
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run, "LONGEST_START", 3)
     run.in_own_process("ops", tmp_path, 0)
@@ -304,9 +308,11 @@ def test_the_command_runs_from_anywhere(tmp_path):
 
 def test_the_table_of_a_run_has_medians_ratios_and_facts(capsys):
     timed = {"median us": {"cuda": 6.4}, "TFLOP/s": {"cuda": 1200.0}, "speed-up": {"cuda": SPEED}}
-    parts = {"ops": {"cases": {"linear x": timed}}, "flux12b": {"cases": {"memory": {"peak bytes": 6_900}, "split": {"ms": {"attention": 1.5}}}}}
+    flux = {"memory": {"peak bytes": 6_900}, "split": {"ms": {"attention": 1.5}}}
+    parts = {"ops": {"cases": {"linear x": timed}}, "flux12b": {"cases": flux}}
     show(parts, ["ops", "flux12b", "tune"], Console(width=120))
-    printed = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    printed = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
     assert printed == [
         ["ops: linear x", "cuda", "6.4 us", "1200.00 TFLOP/s", "1.50 [1.40, 1.60]", ""],
         ["flux12b: memory", "peak bytes", "6,900", "", "", ""],
