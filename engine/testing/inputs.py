@@ -14,13 +14,14 @@ class Inputs:
 
     def __init__(self, dtype: torch.dtype, device: str = "cpu", seed: int = 0) -> None:
         self.dtype, self.device = dtype, device
-        self.generator = torch.Generator().manual_seed(seed)
+        # Large shapes on a GPU take seconds each where a CPU draws them.
+        self.generator = torch.Generator(device).manual_seed(seed)
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(shape, generator=self.generator) * scale).to(self.device, self.dtype)
+        return (torch.randn(shape, generator=self.generator, device=self.device) * scale).to(self.dtype)
 
     def positive(self, *shape: int) -> Tensor:
-        return (torch.rand(shape, generator=self.generator) + 0.5).to(self.device, self.dtype)
+        return (torch.rand(shape, generator=self.generator, device=self.device) + 0.5).to(self.dtype)
 
     def act(self, m: int, k: int, format: str, unsigned: bool = False) -> tuple[Tensor, Tensor]:
         x = self.normal(m, k).abs() if unsigned else self.normal(m, k)
