@@ -115,8 +115,8 @@ def quantize_rows(
     by_batch = (norm.mod_scale, norm.scale_rows), (norm.mod_shift, norm.shift_rows), (norm.mean, norm.batch_rows)
     ranks = max(16, triton.next_power_of_2(rank))
     limit = config.BLOCK_K
-    if not held:  # 16 KiB of proj_down a stage; wider tiles of a norm would spill registers
-        limit = min(limit, max(64, 8192 // ranks), limit if kind == "none" else 128)
+    if not held:  # 16 KiB of proj_down a stage; wider tiles of a norm or of nvfp4 would spill registers
+        limit = min(limit, max(64, 8192 // ranks), limit if kind == "none" and format != "nvfp4" else 128)
     rows_each = [rows for tensor, rows in by_batch if tensor is not None]
     constants = dict(
         FORMAT=format, UNSIGNED=unsigned, FOUR_OVER_SIX=four_over_six, SHIFTED=shift != 0, NORM=kind, NUM_GROUPS=num_groups,
