@@ -32,13 +32,13 @@ class W8A8Config(GemmConfig):
 
 @triton.jit
 def sum_of_codes(
-    x, weight, rows, weight_rows, tile_m, tile_n, first, K: tl.constexpr, WIDTH: tl.constexpr, SUM: tl.constexpr,
+    x, weight, rows, weight_rows, tile_m, tile_n, first, width, K: tl.constexpr, SUM: tl.constexpr,
     RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr, GLU: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """x @ weight^T of the tile's rows and the columns [first, first + WIDTH)."""
+    """x @ weight^T of the tile's rows and the columns [first, first + width)."""
     total = tl.zeros([BLOCK_M, BLOCK_N], SUM)
-    for step in tl.range(0, WIDTH, BLOCK_K):
+    for step in tl.range(0, width, BLOCK_K):
         k = first + step
         if DESCRIPTORS:
             x_codes = x.load([tile_m * BLOCK_M, k])
@@ -47,15 +47,15 @@ def sum_of_codes(
             else:
                 weight_codes = weight.load([0, tile_n * (BLOCK_N // 2), k]).reshape(BLOCK_N, BLOCK_K)
         else:
-            x_codes = load_tile(x, rows, K, k, first + WIDTH, BLOCK_K, RAGGED_K)
-            weight_codes = load_tile(weight, weight_rows, K, k, first + WIDTH, BLOCK_K, RAGGED_K)
+            x_codes = load_tile(x, rows, K, k, first + width, BLOCK_K, RAGGED_K)
+            weight_codes = load_tile(weight, weight_rows, K, k, first + width, BLOCK_K, RAGGED_K)
         total = tl.dot(x_codes, weight_codes.T, total, out_dtype=SUM)
     return total
 
 
 @triton.jit
 def compute_tile(
-    program, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr, WIDTH: tl.constexpr,
+    program, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, width, K: tl.constexpr, WIDTH: tl.constexpr,
     SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
     RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
@@ -70,9 +70,10 @@ def compute_tile(
         y = total.to(tl.float32) * tl.load(ascales_ptr + rows)[:, None]
     else:
         y = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        # A width known at compile time would unroll all steps of a sum.
         for index in tl.range(K // WIDTH):
             total = sum_of_codes(
-                x, weight, rows, weight_rows, tile_m, tile_n, index * WIDTH, K, WIDTH, SUM, RAGGED_K, DESCRIPTORS, GLU,
+                x, weight, rows, weight_rows, tile_m, tile_n, index * width, width, K, SUM, RAGGED_K, DESCRIPTORS, GLU,
                 BLOCK_M, BLOCK_N, BLOCK_K,
             )  # fmt: skip
             y += total.to(tl.float32) * tl.load(ascales_ptr + index // SUMS_PER_SCALE * padded_rows + rows)[:, None]
@@ -82,7 +83,7 @@ def compute_tile(
 
 @triton.jit(do_not_specialize=["M", "padded_rows"])
 def gemm_w8a8_kernel(
-    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K: tl.constexpr, WIDTH: tl.constexpr,
+    x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, width, K: tl.constexpr, WIDTH: tl.constexpr,
     SUMS_PER_SCALE: tl.constexpr, SUM: tl.constexpr, RAGGED_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
     RANK: tl.constexpr, BLOCK_R: tl.constexpr, ACTIVATION: tl.constexpr, GLU: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, PERSISTENT: tl.constexpr,
@@ -94,12 +95,12 @@ def gemm_w8a8_kernel(
         # Flattened into one loop, the copies for the next tile run while this one is finished.
         for program in tl.range(first, tiles, tl.num_programs(0), flatten=True):
             compute_tile(
-                program, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K, WIDTH, SUMS_PER_SCALE, SUM,
+                program, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, width, K, WIDTH, SUMS_PER_SCALE, SUM,
                 RAGGED_K, DESCRIPTORS, RANK, BLOCK_R, ACTIVATION, GLU, BLOCK_M, BLOCK_N, BLOCK_K, GROUP_M,
             )  # fmt: skip
     else:
         compute_tile(
-            first, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, K, WIDTH, SUMS_PER_SCALE, SUM,
+            first, x, ascales_ptr, weight, wscales_ptr, operands, M, N, padded_rows, width, K, WIDTH, SUMS_PER_SCALE, SUM,
             RAGGED_K, DESCRIPTORS, RANK, BLOCK_R, ACTIVATION, GLU, BLOCK_M, BLOCK_N, BLOCK_K, GROUP_M,
         )  # fmt: skip
 
@@ -194,7 +195,7 @@ def gemm_w8a8(
     if described:
         x, weight = descriptors(x, weight, config, epilogue.glu)
     gemm_w8a8_kernel[programs_of(config, m, n, qx.device),](
-        x, ascales.contiguous(), weight, wscales.contiguous(), operands, m, n, ascales.shape[1], K=k,
+        x, ascales.contiguous(), weight, wscales.contiguous(), operands, m, n, ascales.shape[1], width, K=k,
         WIDTH=width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
         RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config),
     )  # fmt: skip
