@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .low_rank import add_low_rank, low_rank_block
 from .nibbles import e2m1_to_halves, e4m3_to_half, nibbles_at_top
-from .tuning import capability_of, config_for
+from .tuning import capability_of, config_for, stages_of
 
 ELEMENTS_PER_CODE = {"int4": 2, "nvfp4": 2, "int8": 1, "fp8": 1}
 
@@ -168,7 +168,8 @@ def conv2d_gate_residual(
     y = torch.empty(batch, height, width, n, dtype=out_dtype, device=qx.device)
     if not y.numel():
         return y
-    native_fp8 = format == "fp8" and capability_of(qx.device) >= (8, 9)
+    capability = capability_of(qx.device)
+    native_fp8 = format == "fp8" and capability >= (8, 9)
     sizes = (m, n, taps * qx.shape[1] * ELEMENTS_PER_CODE[format])
     config = config_for("conv2d", qx.device, format, *sizes, partial(conv2d_default, format), partial(conv2d_configs, format))
     block_bytes = (64 if format == "int4" else config.BLOCK_K) // ELEMENTS_PER_CODE[format]
@@ -185,7 +186,7 @@ def conv2d_gate_residual(
         *in_size, height, width, kernel[1], taps, *stride, *padding, *dilation,
         FORMAT=format, NATIVE_FP8=native_fp8,
         BLOCK_M=config.BLOCK_M, BLOCK_N=config.BLOCK_N, BLOCK_BYTES=block_bytes, BLOCK_R=low_rank_block(rank),
-        num_warps=config.num_warps, num_stages=config.num_stages,
+        num_warps=config.num_warps, num_stages=stages_of(config.num_stages, capability),
     )  # fmt: skip
     return y
 

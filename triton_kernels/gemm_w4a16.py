@@ -12,7 +12,7 @@ from torch import Tensor
 from .gemv_w4a16 import MOST_ROWS, gemv_w4a16_configs, gemv_w4a16_default, gemv_w4a16_kernel
 from .low_rank import add_low_rank, low_rank_block
 from .nibbles import e2m1_to_halves, e4m3_to_half, int4_to_halves
-from .tuning import config_for
+from .tuning import capability_of, config_for, stages_of
 
 TRITON_DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -141,6 +141,6 @@ def gemm_w4a16(
         x.contiguous(), smooth, codes, *further,
         NVFP4=nvfp4, DOT=tl.bfloat16 if divided else TRITON_DTYPES[x.dtype],
         TWO_PARTS=divided and (x.dtype, out_dtype) != (torch.bfloat16, torch.bfloat16),
-        BLOCK_R=low_rank_block(rank), **vars(config),
+        BLOCK_R=low_rank_block(rank), **vars(config) | {"num_stages": stages_of(config.num_stages, capability_of(x.device))},
     )  # fmt: skip
     return y

@@ -14,7 +14,7 @@ from .epilogue import Epilogue, dtype_name, epilogue_constants, epilogue_operand
 from .fused_ops import fused_ops
 from .gemm_tiles import GemmConfig, load_tile, rows_of_tile, tile_of_program, weight_rows_of_tile
 from .numbers import INTERPRETED
-from .tuning import capability_of, config_for
+from .tuning import capability_of, config_for, stages_of
 
 
 DATACENTRE = ((8, 0), (9, 0), (10, 0), (10, 3))
@@ -192,12 +192,13 @@ def gemm_w8a8(
     # A descriptor fills up with zeros beyond K, not beyond a segment.
     described = capability[0] in WITH_DESCRIPTORS and aligned and (width == k or width % config.BLOCK_K == 0)
     ragged = not described and width % config.BLOCK_K != 0
+    stages = config.num_stages if described else stages_of(config.num_stages, capability)
     if described:
         x, weight = descriptors(x, weight, config, epilogue.glu)
     gemm_w8a8_kernel[programs_of(config, m, n, qx.device),](
         x, ascales.contiguous(), weight, wscales.contiguous(), operands, m, n, ascales.shape[1], width, K=k,
         WIDTH=width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
-        RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config),
+        RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config) | {"num_stages": stages},
     )  # fmt: skip
     return operands.out
 

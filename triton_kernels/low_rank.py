@@ -14,7 +14,8 @@ def low_rank_block(rank: int) -> int:
 @triton.jit
 def add_low_rank(acc, low_rank_act, proj_up, rows, columns, M, N, R, BLOCK_R: tl.constexpr):
     """acc [BLOCK_M, BLOCK_N] + low_rank_act[rows] @ proj_up[columns]^T; in float32 where the two dtypes differ."""
-    for r in range(0, R, BLOCK_R):
+    # One stage, by way of registers: see tuning.stages_of.
+    for r in tl.range(0, R, BLOCK_R, num_stages=1):
         rs = r + tl.arange(0, BLOCK_R)
         act = tl.load(low_rank_act + rows.to(tl.int64)[:, None] * R + rs[None, :], (rows < M)[:, None] & (rs < R)[None, :], 0.0)
         up = tl.load(proj_up + columns.to(tl.int64)[:, None] * R + rs[None, :], (columns < N)[:, None] & (rs < R)[None, :], 0.0)

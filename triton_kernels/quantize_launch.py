@@ -11,6 +11,7 @@ from torch import Tensor
 from .numbers import INTERPRETED
 from .quantize_kernels import held_rows_kernel, streamed_rows_kernel
 from .quantize_rows import Norm, Quantization
+from .tuning import capability_of, config_for
 
 GROUP = {"int4": 64, "nvfp4": 16}
 MOST_TILES = 16  # that a program holds: each is unrolled
@@ -70,10 +71,6 @@ def span_width(k: int, group: int, limit: int) -> int:
     return k // parts
 
 
-def capability_of(device: torch.device) -> tuple[int, int]:
-    return (8, 0) if INTERPRETED.value else torch.cuda.get_device_capability(device)
-
-
 def holds_rows(k: int, rank: int, segments: int) -> bool:
     """Whether the rows stay in registers: nothing is projected down, and they fit."""
     tiles = segments * triton.cdiv(k // segments, tile_width(k // segments, 4096))
@@ -99,7 +96,7 @@ def quantize_rows(
     m, k = x.shape
     rank = 0 if proj_down is None else proj_down.shape[1]
     capability = capability_of(x.device)
-    config = config or quantize_default(m, rank, k, capability)
+    config = config or config_for("quantize", x.device, f"{format}-{kind}", m, rank, k, quantize_default, quantize_configs)
     four_bits, padded_rows = format in GROUP, triton.cdiv(m, 8) * 8
     x = x if x.stride(1) == 1 or not k else x.contiguous()
     qx = torch.empty(m, k // 2 if four_bits else k, dtype=torch.uint8 if format == "fp8" else torch.int8, device=x.device)

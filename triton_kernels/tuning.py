@@ -73,6 +73,15 @@ def capability_of(device: torch.device) -> tuple[int, int]:
     return divmod(triton.runtime.driver.active.get_current_target().arch, 10)
 
 
+def stages_of(num_stages: int, capability: tuple[int, int]) -> int:
+    """How many stages may be in flight of operands that come by pointers and are multiplied as they are.
+
+    On sm_90 Triton 3.6 leaves out the proxy fence between asynchronous copies of threads and the warpgroup product that reads
+    them (triton-lang/triton#9610). One stage goes by way of registers and has its fence.
+    """
+    return 1 if capability[0] == 9 else num_stages
+
+
 def config_for(
     op: str,
     device: torch.device,

@@ -68,18 +68,21 @@ def conv2d_calls(inputs: Inputs, n: int, channels: int) -> Calls:
 def fused_calls(product: str, epilogue: str, inputs: Inputs, m: int, n: int, k: int) -> Calls:
     """Calls of `<product>_<epilogue>`: the product's arguments and then those of the epilogue."""
     if product == "conv2d":
-        operands, shape = conv2d_calls(inputs, n, 64)["int4-3x3"], (2, 5, 7, n)
+        each, shape = [conv2d_calls(inputs, n, 64)["int4-3x3"]], (2, 5, 7, n)
     else:
-        operands, shape = product_calls(product, inputs, m, n, k).popitem()[1], (m, n)
+        # Epilogues take turns with the formats that the product multiplies.
+        calls = product_calls(product, inputs, m, n, k)
+        each, shape = [call for name, call in calls.items() if name.endswith("low-rank")], (m, n)
     if epilogue == "gate_residual":
         residual, gate = inputs.normal(*shape), inputs.normal(1, n)
-        return {"gate": (*operands, gate, residual), "residual": (*operands, None, residual)}
-    kinds = (("gelu_erf", "none"), ("gelu_tanh", "value_first"), ("silu", "gate_first"))
+        return {"gate": (*each[0], gate, residual), "residual": (*each[-1], None, residual)}
+    activations = (("gelu_erf", "none"), ("gelu_tanh", "value_first"), ("silu", "gate_first"))
+    kinds = [(each[i % len(each)], *kind) for i, kind in enumerate(activations)]
     if epilogue == "act":
-        return {f"{activation}-{glu}": (*operands, activation, glu) for activation, glu in kinds}
+        return {f"{activation}-{glu}": (*operands, activation, glu) for operands, activation, glu in kinds}
     return {
         f"{activation}-{glu}-{name}": (*operands, activation, glu, *options)
-        for activation, glu in kinds
+        for operands, activation, glu in kinds
         for name, options in quantize_options(inputs, n if glu == "none" else n // 2).items()
     }
 

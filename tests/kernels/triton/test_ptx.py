@@ -15,15 +15,15 @@ from halfbyte.ops.triton.register import TABLES
 
 pytest.importorskip("triton")
 SCRIPT = Path(__file__).parent / "run_on_ptx.py"
-# Later GPUs multiply by instructions that the interpreter of PTX does not know.
-CAPABILITY = 80
 
 
+# sm_100 and sm_120 multiply by instructions that the interpreter of PTX does not know.
+@pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("file", TABLES)
-def test_the_ptx_agrees_with_the_reference(file):
+def test_the_ptx_agrees_with_the_reference(file, capability):
     # `_act_quantize` launches what `_act` and `quantize_act` do.
     ops = [op for op in TABLES[file] if not op.endswith("_act_quantize")]
-    words = [sys.executable, "-P", SCRIPT, str(CAPABILITY), *ops]
+    words = [sys.executable, "-P", SCRIPT, str(capability), *ops]
     done = subprocess.run(words, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True)
     assert not done.returncode, done.stderr[-3000:]
     calls = [json.loads(line) for line in done.stdout.splitlines()]
