@@ -124,7 +124,7 @@ def gemm_w4a4_calls() -> Iterator[Call]:
     yield Refusal(f"{op}: half a group", lambda kernels: refuse(kernels, op, (False,), row_bytes=48), half_a_group)
     yield from choices(op, {
         (128, 129, False): "64x64 tiles, 128 threads, 4 stages, 34816 bytes shared, 6 blocks",
-        (129, 129, False): "256x128 tiles, 256 threads, 3 stages, 78336 bytes shared, 2 blocks",
+        (129, 300, False): "256x128 tiles, 256 threads, 3 stages, 78336 bytes shared, 3 blocks",
         (128, 128, True): "256x128 tiles, 256 threads, 3 stages, 88064 bytes shared, 1 blocks",
     })  # fmt: skip
 
@@ -157,7 +157,7 @@ def gemm_w8a8_calls() -> Iterator[Call]:
     yield from choices(op, {
         (128, 129, False, False): "64x64 tiles, 128 threads, 4 stages, 32768 bytes shared, 6 blocks",
         (129, 300, False, False): "256x128 tiles, 256 threads, 4 stages, 98304 bytes shared, 3 blocks",
-        (129, 129, True, False): "128x128 tiles, 256 threads, 4 stages, 65536 bytes shared, 4 blocks",
+        (129, 300, True, False): "128x128 tiles, 256 threads, 4 stages, 65536 bytes shared, 6 blocks",
         (128, 257, False, True): "128x256 tiles, 256 threads, 4 stages, 98304 bytes shared, 2 blocks",
     })  # fmt: skip
 

@@ -54,6 +54,7 @@ def quantize_calls() -> Iterator[Call]:
     yield quantize("int8 one unit", HALF, 3, 48, 16, INT8)
     yield quantize("fp8 segments", HALF, 33, 320, 32, FP8_SEGMENTS)
     yield quantize("fp8 long rows", BFLOAT, 18, 5120, 0, FP8, smooth=False)
+    yield quantize("fewer rows than blocks of 32 need", BFLOAT, 2047, 128, 0, INT4, smooth=False)
     yield quantize("blocks of 32 rows, int4", BFLOAT, 2057, 320, 36, INT4)
     yield quantize("blocks of 32 rows, nvfp4", HALF, 2057, 80, 0, NVFP4)
     yield quantize("blocks of 32 rows, int8", HALF, 2057, 320, 64, INT8_SEGMENTS)

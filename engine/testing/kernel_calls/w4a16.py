@@ -50,6 +50,7 @@ def w4a16_calls() -> Iterator[Call]:
     yield float32_companions()
     for args, text in (
         ((1, 4224, 1), "matrix-vector, 16 weight rows split over K by 8, 4 rows of x, 264 blocks"),
+        ((1, 8416, 1), "matrix-vector, 16 weight rows split over K by 8, 4 rows of x, 526 blocks"),
         ((4, 8448, 2), "matrix-vector, 32 weight rows split over K by 4, 8 rows of x, 264 blocks"),
         ((5, 33792, 2), "matrix-vector, 128 weight rows split over K by 1, 16 rows of x, 264 blocks"),
         ((8, 24, 1), "matrix-vector, 16 weight rows split over K by 8, 8 rows of x, 2 blocks"),
