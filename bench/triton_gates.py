@@ -34,9 +34,12 @@ def compiled(op: str, arch: int, quick: bool) -> list[Compiled]:
         if quick and shape is not SHAPES[-1] and not (op in ROWS_MATTER and shape is SHAPES[0]):
             continue
         calls = empty_calls(op, shape)
-        if quick:
-            calls = one_of_each_kind(calls) if arch == EVERY_KIND else dict([calls.popitem()])
-        found += compile_calls(op, calls, arch)
+        if quick and arch == EVERY_KIND:
+            calls = one_of_each_kind(calls)
+        if not quick or arch == EVERY_KIND:
+            found += compile_calls(op, calls, arch)
+        else:  # the last that this GPU takes
+            found += next(filter(None, (list(compile_calls(op, {name: calls[name]}, arch)) for name in reversed(calls))), [])
     return list({kernel.cubin: kernel for kernel in found}.values())
 
 

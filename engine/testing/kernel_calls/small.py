@@ -44,6 +44,7 @@ def rope_calls() -> Iterator[Call]:
         ((128, 128), "8 lanes for each head"),
         ((96, 96), "8 lanes for each head"),
         ((16, 16), "1 lanes for each head"),
+        ((144, 144), "16 lanes for each head"),
         ((512, 512), "32 lanes for each head"),
         ((528, 528), "64 threads for each norm"),
         ((128, 5120), "320 threads for each norm"),

@@ -41,6 +41,7 @@ def w4a16_calls() -> Iterator[Call]:
     yield rounded(BFLOAT, 11)
     yield rounded(HALF, 12)
     yield product("whole blocks of smoothing", BFLOAT, 16, 8, 320, 0, "int4", smooth=True)
+    yield with_infinity(product("an infinity, smooth", HALF, 4, 24, 64, 0, "int4", smooth=True))
     # Several steps in flight for every warp of a matrix-vector product.
     yield product("long rows", BFLOAT, 1, 24, 8192, 0, "int4")
     yield product("long rows", HALF, 2, 24, 8208, 8, "nvfp4")
@@ -65,6 +66,11 @@ def w4a16_calls() -> Iterator[Call]:
 def rounded(dtype: torch.dtype, m: int) -> OpCall:
     call = product(f"{m} rows, {dtype} out", dtype, m, 24, 128, 8, "int4")
     return OpCall(call.op, call.name, (*call.args[:-1], dtype))
+
+
+def with_infinity(call: OpCall) -> OpCall:
+    x, *rest = call.args
+    return OpCall(call.op, call.name, (x.index_fill(0, torch.tensor([2]), torch.inf), *rest))
 
 
 def float32_companions() -> OpCall:
