@@ -15,7 +15,7 @@ from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from halfbyte.testing.kernel_calls import KERNEL_CALLS, Call, bits_of
+from halfbyte.testing.kernel_calls import KERNEL_CALLS, Call, bits_of, reason_against_work
 
 # (seed, run_to_barrier), all with the race detector: the second finds refills that come too early.
 SCHEDULES = ((0, False), (1, True), (2, False))
@@ -55,12 +55,13 @@ def judge(kernels: ModuleType, calls: list[Call]) -> Verdict:
         kernels.configure(seed=seed, run_to_barrier=run_to_barrier, races=True)
         for call in calls:
             try:
+                kernels.take_work()
                 got = call.run(kernels)
             except kernels.Fault as fault:
                 return Verdict("fault", f"{call.id}: {fault}")
             except (ValueError, RuntimeError) as error:
                 return Verdict("refused", f"{call.id}: {error}")
-            if reason := call.reason_against(got):
+            if reason := call.reason_against(got) or reason_against_work(call, kernels.take_work()):
                 return Verdict("wrong", f"{call.id}: {reason}")
             if first.setdefault(call.id, bits_of(got)) != bits_of(got):
                 return Verdict("schedule", f"{call.id}: other bits under seed {seed}")

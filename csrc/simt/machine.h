@@ -36,6 +36,7 @@ struct Options {
 struct Work {
     uint64_t products = 0;        // matrix instructions, of whole warps
     uint64_t bank_conflicts = 0;  // matrices that ldmatrix could not read at once
+    uint64_t global_accesses = 0, shared_accesses = 0;  // of single threads
 };
 
 struct Copy {

@@ -26,6 +26,7 @@ void check_global_slowly(const void* global, size_t bytes, Access access, Site s
 void check_shared_slowly(const void* shared, size_t bytes, Access access, Site site);
 
 inline void check_global(const void* global, size_t bytes, Access access, Site site) {
+    ++machine.work.global_accesses;
     auto begin = reinterpret_cast<uintptr_t>(global);
     bool fine = begin >= recent_begin && begin + bytes <= recent_end && begin % bytes == 0;
     if (!fine || machine.races) [[unlikely]]
@@ -33,6 +34,7 @@ inline void check_global(const void* global, size_t bytes, Access access, Site s
 }
 
 inline void check_shared(const void* shared, size_t bytes, Access access, Site site) {
+    ++machine.work.shared_accesses;
     size_t offset = static_cast<const uint8_t*>(shared) - machine.shared;
     bool fine = offset + bytes <= machine.shared_bytes && offset + bytes >= bytes && offset % bytes == 0;
     if (!fine || machine.races) [[unlikely]]

@@ -47,8 +47,8 @@ void bind_simt(py::module_& module) {
                "How the launches that follow are scheduled, and whether races are looked for (slowly).");
     module.def("take_work", [] {
         const simt::Work work = std::exchange(simt::machine.work, {});
-        return py::make_tuple(work.products, work.bank_conflicts);
-    }, "(matrix instructions of whole warps, bank conflicts of ldmatrix) since the last call.");
+        return py::make_tuple(work.products, work.bank_conflicts, work.global_accesses, work.shared_accesses);
+    }, "(matrix instructions of whole warps, bank conflicts of ldmatrix, global and shared accesses of threads) since the last call.");
     module.def("register_memory", &register_memory, py::arg("memory"),
                "The global memory that kernels may touch from now on. memory: [(name, address, bytes)].");
     module.def("clear_memory", [] { simt::register_memory({}); }, "Leaves kernels no global memory.");

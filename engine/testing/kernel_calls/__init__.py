@@ -8,6 +8,7 @@ from .launches import with_launches
 from .quantize import group_norm_calls, norm_calls, quantize_calls
 from .small import cache_calls, rope_calls
 from .w4a16 import w4a16_calls
+from .work import reason_against_work
 
 # Kernel file of csrc/cuda -> its calls, which also run the files that its host code calls.
 COMPUTED = {
@@ -27,4 +28,4 @@ COMPUTED = {
 
 KERNEL_CALLS = {stem: with_launches(calls) for stem, calls in COMPUTED.items()}
 
-__all__ = ["KERNEL_CALLS", "Call", "Choice", "OpCall", "Refusal", "bits_of"]
+__all__ = ["KERNEL_CALLS", "Call", "Choice", "OpCall", "Refusal", "bits_of", "reason_against_work"]

@@ -52,8 +52,12 @@ def test_work_is_counted_until_it_is_taken(product):
     simt.take_work()
     product()
     # One tile of 64 x 64, one step of codes and one of ranks, both of two slices.
-    assert simt.take_work() == (4 * 8 * 2 * 2, 0)
-    assert simt.take_work() == (0, 0)
+    products, bank_conflicts, global_accesses, shared_accesses = simt.take_work()
+    assert (products, bank_conflicts) == (4 * 8 * 2 * 2, 0)
+    # Two steps of 64 bytes of 64 rows of both operands, 16 bytes at a time, and what the scales and the output take.
+    copied = 2 * 2 * 64 * 4
+    assert copied < global_accesses < 4 * copied and copied < shared_accesses < 8 * copied
+    assert simt.take_work() == (0, 0, 0, 0)
 
 
 def test_memory_that_is_not_registered_is_a_fault(product, monkeypatch):
