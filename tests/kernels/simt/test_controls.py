@@ -54,9 +54,9 @@ def test_work_is_counted_until_it_is_taken(product):
     # One tile of 64 x 64, one step of codes and one of ranks, both of two slices.
     products, bank_conflicts, global_accesses, shared_accesses = simt.take_work()
     assert (products, bank_conflicts) == (4 * 8 * 2 * 2, 0)
-    # Two steps of 64 bytes of 64 rows of both operands, 16 bytes at a time, and what the scales and the output take.
-    copied = 2 * 2 * 64 * 4
-    assert copied < global_accesses < 4 * copied and copied < shared_accesses < 8 * copied
+    # 16 bytes at a time, of the 40 + 24 rows there are: 64 bytes of codes and 32 of ranks. Scales and the output come on top.
+    copied = 64 * (4 + 2)
+    assert copied < global_accesses < 2 * copied < shared_accesses
     assert simt.take_work() == (0, 0, 0, 0)
 
 
