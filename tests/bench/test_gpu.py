@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,10 +155,17 @@ def test_a_part_that_does_not_end_is_ended_with_what_it_started(tmp_path, monkey
         "child.wait()\n"
     )
     monkeypatch.setattr(run, "ROOT", tmp_path)
-    monkeypatch.setattr(run, "LONGEST_START", 3)
+    monkeypatch.setattr(run, "LONGEST_START", 6)
     run.in_own_process("ops", tmp_path, 0)
-    state = Path(f"/proc/{started.read_text()}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    # The signal was sent; when the kernel delivers it is the kernel's affair.
+    assert any(is_gone(int(started.read_text())) or time.sleep(0.1) for _ in range(100))
+
+
+def is_gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
