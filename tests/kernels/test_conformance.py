@@ -128,7 +128,7 @@ def test_a_fused_op_is_the_composition_of_its_parts(name):
     product = OPS[product_name]
     count = len(product.overload._schema.arguments)
     for id, args in calls_of(name, SMALL, torch.bfloat16).items():
-        y = product(*args[: count - 1], torch.float32)
+        y = product.reference(*args[: count - 1], torch.float32)
         got, rest = OPS[name](*args), args[count:]
         if name.endswith("gate_residual"):
             gate, residual = rest

@@ -48,7 +48,7 @@ def example_calls(name, dtype):
     elif name == "gemm_w8a8":
         calls |= segmented_calls(FEW_ROWS, dtype)
     elif name.startswith("gemm_w8a8_"):
-        calls |= int8_calls(name, calls, dtype)
+        calls |= calls_of_the_other_format(calls, dtype)
     elif name in ("quantize_act", "norm_quantize", "group_norm_silu_quantize"):
         calls |= calls_of_rank_64(name, dtype)
     return calls.items()
@@ -86,10 +86,11 @@ def calls_of_a_few_rows(dtype):
     return calls
 
 
-def int8_calls(name, calls, dtype):
-    """The calls of a fused op after an INT8 product; calls_of has those after an FP8 one."""
-    product = calls_of("gemm_w8a8", FEW_ROWS, dtype)["int8-low-rank"]
-    return {f"int8, {id}": (*product, *args[len(product) :]) for id, args in calls.items()}
+def calls_of_the_other_format(calls, dtype):
+    """The calls of a fused op, INT8 in place of FP8 and FP8 in place of INT8: calls_of has each epilogue after one of them."""
+    products = calls_of("gemm_w8a8", FEW_ROWS, dtype)
+    other = {torch.int8: products["fp8-low-rank"], torch.float8_e4m3fn: products["int8-low-rank"]}
+    return {f"other format, {id}": (*other[args[0].dtype], *args[len(other[args[0].dtype]) :]) for id, args in calls.items()}
 
 
 def calls_of_rank_64(name, dtype):
