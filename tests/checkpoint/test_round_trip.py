@@ -152,7 +152,8 @@ save_file({"images": torch.from_numpy(images)}, sys.argv[2])
 
 
 def test_a_pipeline_in_a_fresh_process_gives_the_same_bits(tools, tmp_path, monkeypatch):
-    monkeypatch.setenv("HALFBYTE_CPU_KIND", "auto")
+    # Of what is measured, a busy machine measures nothing, and the next process may find it idle.
+    monkeypatch.setenv("HALFBYTE_CPU_KIND", "int8")
     model = tools.low_bit(tools.dit(), SVDQ)
     attach_quantizer(model)
     pipe = pipeline(model)
