@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Asked for by version so that a machine without a GPU is not given another build; override for your CUDA: make demo TORCH=torch
 TORCH ?= torch==2.13.0
+# GPU builds of torch bring their own; without one its interpreter runs the Triton kernels.
+TRITON ?= triton==3.6.0
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 
@@ -29,6 +31,8 @@ $(READY): pyproject.toml setup.py $(wildcard csrc/*/*)
 # The tests also run the CUDA kernels' own source, compiled for the CPU.
 $(READY_TO_TEST): $(READY)
 	HALFBYTE_SIMT=1 $(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[test]"
+	test "$$(uname)" != Linux || $(VENV)/bin/python -P -c "import triton" 2> /dev/null || \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check "$(TRITON)"
 	touch $@
 
 clean:

@@ -62,6 +62,7 @@ def rope_calls() -> Iterator[Call]:
         ({"k_heads": 0}, "k: a positive size needed"),
         ({"q_heads": 1 << 16}, "width of all heads: at most 1048576 needed"),
         ({"rows": 1 << 31}, "heads of q and k: at most 2147483648 needed"),
+        ({"rows": 1 << 30}, "heads of q and k: at most 2147483648 needed"),
         *(({name: 72}, "an address aligned to 16 bytes") for name in ROPE_OPERANDS),
         *(({name: 66, "width": 34}, "an address aligned to 4 bytes") for name in ("q", "k_weight", "k_out", "cos", "sin")),
         *(({name: 0}, "a tensor needed") for name in ("q", "k", "q_out", "k_out", "cos", "sin")),
