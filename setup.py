@@ -5,6 +5,7 @@ halfbyte._cuda   CUDA kernels, for the GPUs found here or those of HALFBYTE_CUDA
 halfbyte._simt   the same CUDA sources compiled for the CPU, for tests, with HALFBYTE_SIMT=1
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -56,6 +57,14 @@ def is_stale(target: str, source: str) -> bool:
     return not os.path.exists(target) or any(os.path.getmtime(path) > os.path.getmtime(target) for path in [source, *HEADERS])
 
 
+def content_digest(source: str) -> str:
+    """Of a kernel's source and all headers: objects that were carried here from another machine count, whatever their times."""
+    found = hashlib.sha256()
+    for path in (source, *HEADERS):
+        found.update(Path(path).read_bytes())
+    return found.hexdigest()
+
+
 class BuildExtensions(build_ext):
     """Compiles each .cu file to one object, with nvcc for all its architectures or with g++ for the host shim, before linking."""
 
@@ -78,8 +87,8 @@ class BuildExtensions(build_ext):
         # Kept outside the build's own folder, which an editable install makes anew each time.
         target = Path("build/kernels") / command[0] / f"{Path(source).stem}.o"
         target.parent.mkdir(parents=True, exist_ok=True)
-        stamp, text = target.with_suffix(".command"), " ".join(command)
-        if is_stale(str(target), source) or not stamp.exists() or stamp.read_text() != text:
+        stamp, text = target.with_suffix(".command"), f"{' '.join(command)}\n{content_digest(source)}"
+        if not target.exists() or not stamp.exists() or stamp.read_text() != text:
             subprocess.run([*command, "-c", source, "-o", str(target)], check=True)
             stamp.write_text(text)
         return str(target)
