@@ -4,6 +4,7 @@
     python bench/gpu.py --out out/gpu --parts build conformance ops
     python bench/gpu.py --out out/gpu --parts ops --again          measure a finished part anew
     python bench/gpu.py --out out/gpu --minutes 9                  end in time, keeping what there is
+    python bench/gpu.py --out out/gpu --parts ops --although-red   for work on kernels while others are red: no result
     python bench/gpu.py --out out/dry --dry-run                    every part on a CPU, tiny: no figures
 
 Parts:
@@ -26,6 +27,7 @@ from pathlib import Path
 # Run with -P, the folder of this file is not on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from gpu_parts.machine import add_toolkit_to_path  # noqa: E402
 from gpu_parts.run import PARTS, run_all, run_one  # noqa: E402
 
 
@@ -37,11 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of all parts together")
     parser.add_argument("--part-minutes", type=float, default=8, help="of one part (default 8)")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, tiny shapes, no GPU needed: shows that everything runs")
+    parser.add_argument(
+        "--although-red", action="store_true", help="measure without a green conformance run, for work on kernels; no result to report"
+    )
     parser.add_argument("--only", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    add_toolkit_to_path()
     if options.only:
-        return run_one(options.only, options.out, options.dry_run, options.part_minutes * 60)
-    return run_all(options.parts, options.out, options.dry_run, options.again, options.minutes * 60, options.part_minutes * 60)
+        return run_one(options.only, options.out, options.dry_run, options.part_minutes * 60, options.although_red)
+    minutes = options.minutes * 60, options.part_minutes * 60
+    return run_all(options.parts, options.out, options.dry_run, options.again, *minutes, options.although_red)
 
 
 if __name__ == "__main__":

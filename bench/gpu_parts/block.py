@@ -12,7 +12,7 @@ from torch import nn
 from .context import Context, missing_packages
 from .flux_model import build, first_latents, inputs
 from .low_bit import convert_data_free, fuse_blocks, prepare
-from .ops import Candidates
+from .candidates import Candidates
 
 STACKS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
 import sys
 import time
 from typing import Any
 
+from .commands import run as run_command
 from .context import Context, missing_packages
+from .log import Log
 from .record import ROOT
 
 NEEDED = ("torch", "triton", "numpy", "rich", "typer", "safetensors", "pybind11", "ninja", "pytest")
@@ -20,22 +22,26 @@ INSTALL = [sys.executable, "-m", "pip", "install", *OPTIONS, "-e", str(ROOT)]
 LOOK = "import json, sys; sys.path.insert(0, sys.argv[1]); from gpu_parts.build import found; print(json.dumps(found()))"
 
 
+LOOK_SECONDS = 120
+
+
 def run(context: Context) -> None:
     if absent := missing_packages(NEEDED):
         context.absent(f"not installed here: {', '.join(absent)}")
     if absent := missing_packages(ONLY_MODELS):
         context.absent(f"not installed here: {', '.join(absent)}; the parts block and flux12b need them")
-    context.case("install", lambda: dry_install() if context.dry else install(context.seconds_left), needs=60)
-    facts = context.case("found", found if context.dry else found_by_another)
+    context.case("install", lambda: dry_install() if context.dry else install(context.seconds_left, context.log), needs=60)
+    facts = context.case("found", found if context.dry else lambda: found_by_another(context.log))
     if facts and not context.dry and not facts["cuda kernels"]:
-        context.failures.append("found: no CUDA kernels were built; the build's own output says why")
+        nvcc = "" if shutil.which("nvcc") else "nvcc is not on the path; "
+        context.failures.append(f"found: no CUDA kernels were built; {nvcc}the log has the build's output")
 
 
-def install(seconds: float) -> dict[str, Any]:
-    """Raises RuntimeError with the last lines of a build that failed."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("HALFBYTE_CUDA_ARCHS", "HALFBYTE_SIMT")}
+def install(seconds: float, log: Log, simt: bool = False) -> dict[str, Any]:
+    """simt: the CPU shim too; CUDA objects of a build before are kept. Raises RuntimeError with the last lines of one that failed."""
+    environment = {name: value for name, value in os.environ.items() if name != "HALFBYTE_CUDA_ARCHS"} | {"HALFBYTE_SIMT": str(int(simt))}
     start = time.perf_counter()
-    done = subprocess.run(INSTALL, env=environment, capture_output=True, text=True, timeout=max(seconds, 1))
+    done = run_command(INSTALL, seconds, log, env=environment)
     if done.returncode:
         raise RuntimeError("pip install failed: " + " | ".join((done.stdout + done.stderr).strip().splitlines()[-8:]))
     return {"command": " ".join(INSTALL[1:]), "build seconds": round(time.perf_counter() - start, 1)}
@@ -54,6 +60,9 @@ def found() -> dict[str, Any]:
     return facts | {"ops": backends()}
 
 
-def found_by_another() -> dict[str, Any]:
-    command = [sys.executable, "-P", "-c", LOOK, str(ROOT / "bench")]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def found_by_another(log: Log) -> dict[str, Any]:
+    """Raises RuntimeError with the last line of an import that failed."""
+    done = run_command([sys.executable, "-P", "-c", LOOK, str(ROOT / "bench")], LOOK_SECONDS, log)
+    if done.returncode:
+        raise RuntimeError(f"halfbyte does not import: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(done.stdout)

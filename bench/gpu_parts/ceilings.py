@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from halfbyte.ops import OPS, NoBackendError
+from halfbyte.ops import OPS
 
+from .candidates import Candidates
 from .context import Context
 from .layer import Layer, backends_here, formats_here, on_backend, reason_against
 from .rivals import ScaledMM, rowwise_e4m3, scaled_mm_refusal
@@ -33,19 +34,15 @@ def run(context: Context) -> None:
     context.case("attention", lambda: attention(context), needs=30)
 
 
-def measured(context: Context, candidates: dict[str, Call], work: dict[str, float], flush: bool = True) -> dict[str, Any]:
+def measured(context: Context, calls: dict[str, Call], work: dict[str, float], flush: bool = True) -> dict[str, Any]:
     """work: unit -> amount one call does; the rates are those of the medians."""
-    graphs: dict[str, Call] = {}
-    refused: dict[str, str] = {}
-    for name, call in candidates.items():
-        try:
-            graphs[name] = context.stopwatch.prepare(call)
-        except (RuntimeError, NotImplementedError, NoBackendError) as error:
-            refused[name] = str(error).splitlines()[0][:300]
-    samples = context.stopwatch.interleave(graphs, context.sizes.rounds, flush=flush)
+    candidates = Candidates(context)
+    for name, call in calls.items():
+        candidates.add(name, call)
+    samples = candidates.samples(flush)
     medians = {name: statistics.median(taken) for name, taken in samples.items()}
     rates = {unit: {name: amount / seconds / 1e12 for name, seconds in medians.items()} for unit, amount in work.items()}
-    return microseconds(samples) | rates | ({"refused": refused} if refused else {})
+    return microseconds(samples) | rates | {"refused": candidates.refused}
 
 
 def copy(context: Context) -> dict[str, Any]:
@@ -69,7 +66,7 @@ def products(context: Context, m: int, n: int, k: int) -> dict[str, Any]:
         context.absent(reason)
     else:
         rival = ScaledMM(layer.weight, None, context.compile(rowwise_e4m3))
-        quantized = rival.quantize(layer.x)
+        quantized = rowwise_e4m3(layer.x)
         calls |= {"_scaled_mm row-wise, quantized before": lambda: rival.product(*quantized)}
         calls |= {"_scaled_mm row-wise with quantization": lambda: rival(layer.x)}
     calls |= own_products(context, layer)

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from halfbyte.ops import OPS, NoBackendError
+from halfbyte.ops import OPS
 
+from .candidates import TUNING_SECONDS, Candidates
 from .captured_ops import capture_every_op
 from .context import Context
 from .layer import Layer, backends_here, formats_here, on_backend, reason_against
 from .rivals import ScaledMM, dense, feed_forward, modulated_layer_norm, rowwise_e4m3, scaled_mm_refusal
 from .sizes import NAMED, WIDE
-from .timing import Call, copies_beyond_l2, fastest, microseconds, ratios, rotated
+from .timing import copies_beyond_l2, microseconds, ratios, rotated
 
 RANK = 32
 AFTER_A_NORM = ("flux.qkv", "flux.ff_up", "pixart.ff_up")
@@ -24,7 +25,6 @@ TUNING = "max-autotune-no-cudagraphs"
 
 
 def run(context: Context) -> None:
-    context.case("every op in a CUDA graph", lambda: capture_every_op(context), needs=60)
     for shape in context.sizes.shapes():
         context.case(f"linear {shape.name}", lambda: linear(context, Layer(shape.m, shape.n, shape.k, context.device)), needs=75)
     for shape in context.sizes.shapes((*NAMED, *WIDE)):
@@ -35,32 +35,8 @@ def run(context: Context) -> None:
     shapes = [context.sizes.shapes((name,))[0] for name in ("flux.ff_up", "flux.ff_down")]
     layers = [Layer(shape.m, shape.n, shape.k, context.device) for shape in shapes]
     context.case("feed-forward flux", lambda: feed_forwards(context, *layers), needs=30)
-
-
-class Candidates:
-    """Calls as graphs by name; what does not run or cannot be captured is kept with its reason."""
-
-    def __init__(self, context: Context) -> None:
-        self.context, self.calls, self.refused = context, {}, {}
-
-    def add(self, name: str, call: Call) -> None:
-        try:
-            self.calls[name] = self.context.stopwatch.prepare(call)
-        except (RuntimeError, NoBackendError) as error:
-            if "CUDA error" in str(error):
-                raise
-            self.refused[name] = str(error).splitlines()[0][:300]
-
-    def measure(self, baselines: tuple[str, ...], flop: int) -> dict[str, Any]:
-        samples = self.context.stopwatch.interleave(self.calls, self.context.sizes.rounds)
-        baseline = fastest(samples, baselines)
-        medians = {name: statistics.median(taken) for name, taken in samples.items()}
-        return microseconds(samples) | {
-            "baseline": baseline,
-            "speed-up": ratios(samples, baseline, [name for name in samples if name not in baselines]),
-            "TFLOP/s": {name: flop / seconds / 1e12 for name, seconds in medians.items()},
-            "refused": self.refused,
-        }
+    for backend in ("reference",) if context.dry else backends_here(context.device):
+        context.case(f"every {backend} op in a CUDA graph", lambda backend=backend: capture_every_op(context, backend), needs=60)
 
 
 def add_own(
@@ -86,7 +62,7 @@ def linear(context: Context, layer: Layer) -> dict[str, Any]:
     candidates, x = Candidates(context), layer.x
     tuned = context.compile(dense, TUNING)
     candidates.add(LINEAR, lambda: F.linear(x, layer.weight, layer.bias))
-    candidates.add(TUNED, lambda: tuned(x, layer.weight, layer.bias))
+    candidates.add(TUNED, lambda: tuned(x, layer.weight, layer.bias), TUNING_SECONDS)
     if reason := scaled_mm_refusal(context.device):
         candidates.refused[SCALED] = reason
     else:
@@ -163,8 +139,7 @@ def quantize(context: Context, m: int, k: int) -> dict[str, Any]:
                     candidates.refused[full] = reason
                 else:
                     candidates.add(full, on_backend(backend, rotated(lambda x, args=args: OPS["quantize_act"](x, *args), inputs)))
-    samples = context.stopwatch.interleave(candidates.calls, context.sizes.rounds, flush=False)
-    samples = {name: [value / count for value in taken] for name, taken in samples.items()}
+    samples = {name: [value / count for value in taken] for name, taken in candidates.samples(flush=False).items()}
     rates = {name: 3 * m * k / statistics.median(taken) / 1e12 for name, taken in samples.items()}
     found = microseconds(samples) | {"TB/s": rates}
     ceiling = context.record.part("ceilings")["cases"].get("copy")

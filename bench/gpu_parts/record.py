@@ -27,7 +27,11 @@ def slug(name: str) -> str:
 
 
 class Record:
-    """data["parts"][part]: status ("running", "done", "partial", "failed", "refused"), source, cases (name -> values)."""
+    """data["parts"][part]: status ("running", "done", "partial", "failed", "faulted", "refused"), source, cases (name -> values).
+
+    failed (case -> error) and faults (candidate -> error) are of the last run, the next one tries them again; doing: the case
+    and the candidate that a process is at, which a process that dies leaves behind.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,6 +45,24 @@ class Record:
 
     def part(self, name: str) -> dict[str, Any]:
         return self.data["parts"].setdefault(name, {"status": "missing", "cases": {}})
+
+    def try_again(self, name: str) -> None:
+        for kept in ("failed", "faults", "measured although"):
+            self.part(name).pop(kept, None)
+
+    def blame(self, name: str, ending: str) -> bool:
+        """Put the end of a part's process on what it was doing. Returns whether that was found, so that the others can go on."""
+        part = self.part(name)
+        doing = part.pop("doing", {})
+        if part["status"] == "faulted":
+            return True
+        if part["status"] != "running" or not doing:
+            return False
+        if "candidate" in doing:
+            part["faults"][doing["candidate"]] = f"{ending} in {doing.get('case')}"
+        else:
+            part["failed"][doing["case"]] = ending
+        return True
 
     def forget(self, name: str) -> None:
         self.data["parts"].pop(name, None)

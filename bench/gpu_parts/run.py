@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import signal
@@ -51,7 +52,9 @@ def record_of(out: Path, dry: bool) -> Record:
     return record
 
 
-def run_all(parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: float, part_seconds: float) -> int:
+def run_all(
+    parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: float, part_seconds: float, although_red: bool = False
+) -> int:
     """Returns 0 when every part is done, 1 otherwise."""
     console = Console(highlight=False, soft_wrap=True)
     record, source, end = record_of(out, dry), source_digest(), time.monotonic() + seconds
@@ -72,10 +75,12 @@ def run_all(parts: Sequence[str], out: Path, dry: bool, again: bool, seconds: fl
             console.print(f"{name}: not begun, the time is used up")
             statuses.append("not begun")
             continue
+        record.try_again(name)
+        record.save()
         if dry:
-            run_one(name, out, dry, budget)
+            run_one(name, out, dry, budget, although_red)
         else:
-            in_own_process(name, out, budget)
+            in_own_processes(name, out, record.path, min(end, time.monotonic() + budget), although_red)
         record = Record(record.path)
         statuses.append(conclude(record, name, console))
     if not dry:
@@ -89,9 +94,21 @@ def is_installed(dry: bool) -> bool:
     return not missing_packages(["halfbyte"]) and (dry or any((ROOT / "engine").glob("_cuda*.so")))
 
 
-def in_own_process(name: str, out: Path, budget: float) -> None:
-    """A fault of one part leaves the others a working GPU; one that does not end in time is ended."""
+def in_own_processes(name: str, out: Path, record: Path, end: float, although_red: bool = False) -> None:
+    """As many, one after the other, as it takes to leave out what faults or does not end; end: of time.monotonic."""
+    while (left := end - time.monotonic()) > 0:
+        ending = in_own_process(name, out, left, although_red)
+        kept = Record(record)
+        goes_on = kept.blame(name, ending)
+        kept.save()
+        if not goes_on:
+            return
+
+
+def in_own_process(name: str, out: Path, budget: float, although_red: bool = False) -> str:
+    """A fault of one part leaves the others a working GPU; one that does not end in time is ended. Says how it ended."""
     command = [sys.executable, str(ROOT / "bench/gpu.py"), "--out", str(out), "--only", name, "--part-minutes", str(budget / 60)]
+    command += ["--although-red"] if although_red else []
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     # A group of its own, so that what it started ends with it.
     child = subprocess.Popen(command, env=environment, process_group=0)
@@ -100,9 +117,11 @@ def in_own_process(name: str, out: Path, budget: float) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        if child.poll() is None:
+        # What it started may hang on the GPU after it has ended itself.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        code = child.wait()
+    return f"its process was ended by {signal.Signals(-code).name}" if code < 0 else "it did not end, or ended its process"
 
 
 def conclude(record: Record, name: str, console: Console) -> str:
@@ -117,7 +136,7 @@ def conclude(record: Record, name: str, console: Console) -> str:
     return part["status"]
 
 
-def run_one(name: str, out: Path, dry: bool, budget: float) -> int:
+def run_one(name: str, out: Path, dry: bool, budget: float, although_red: bool = False) -> int:
     """One part in this process. Returns 0 when it is done."""
     if dry:
         os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -130,6 +149,6 @@ def run_one(name: str, out: Path, dry: bool, budget: float) -> int:
         def report(text: str) -> None:
             progress.update(task, description=f"{name}: {text}")
 
-        context = Context(name, record, source_digest(), out, dry, budget, report)
+        context = Context(name, record, source_digest(), out, dry, budget, report, although_red)
         entry = context.run(lambda here: import_module(f".{name}", __package__).run(here), PARTS[name])
     return int(entry["status"] != "done")

@@ -10,7 +10,10 @@ import sys
 from typing import Any
 
 from . import small_calls
+from .commands import run as run_command
 from .context import Context, OutOfTime
+from .log import Log
+from .machine import TOOLKIT
 
 BACKENDS = ("cuda", "triton")
 SUMMARIES = {"memcheck": r"ERROR SUMMARY: (\d+) error", "racecheck": r"RACECHECK SUMMARY: (\d+) hazard"}
@@ -31,20 +34,20 @@ def run(context: Context) -> None:
         return
     for check in SUMMARIES:
         for backend in BACKENDS:
-            found = context.case(f"{check} {backend}", lambda: sanitized(tool, check, backend, context.seconds_left), needs=90)
+            found = context.case(f"{check} {backend}", lambda: sanitized(tool, check, backend, context.seconds_left, context.log), needs=90)
             if found and not found["calls"]:
                 context.absent(f"no op has a {backend} kernel here, so {check} saw none")
 
 
 def find_tool() -> str | None:
-    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=TOOLKIT)
 
 
-def sanitized(tool: str, check: str, backend: str, seconds: float) -> dict[str, Any]:
+def sanitized(tool: str, check: str, backend: str, seconds: float, log: Log) -> dict[str, Any]:
     """Raises RuntimeError unless the tool's summary counts nothing."""
     command = [tool, "--tool", check, *OPTIONS[check], sys.executable, "-P", small_calls.__file__, backend, "cuda"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT, timeout=max(seconds, 1))
+        done = run_command(command, seconds, log, env=os.environ | ENVIRONMENT)
     except subprocess.TimeoutExpired:
         raise OutOfTime(f"{check} of the {backend} kernels did not end in time") from None
     output = done.stdout + done.stderr

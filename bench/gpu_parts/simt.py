@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from .build import INSTALL
+from .build import install
 from .context import Context
 from .record import ROOT
 
@@ -17,7 +15,7 @@ OPS_COMPARED = ("quantize_act", "norm_quantize", "gemm_w4a4", "gemm_w8a8", "gemm
 
 def run(context: Context) -> None:
     if not context.dry and not built():
-        context.case("build the shim", lambda: build(context.seconds_left), needs=120)
+        context.case("build the shim", lambda: install(context.seconds_left, context.log, simt=True), needs=120)
     from halfbyte.ops import OPS
 
     if reason := OPS["gemm_w4a4"].missing("simt"):
@@ -34,13 +32,6 @@ def run(context: Context) -> None:
 def built() -> bool:
     """Looked for on disk: an import that failed would be remembered."""
     return any((ROOT / "engine").glob("_simt*.so"))
-
-
-def build(seconds: float) -> dict[str, Any]:
-    """Raises CalledProcessError when it fails. CUDA objects of the first build are kept."""
-    environment = {name: value for name, value in os.environ.items() if name != "HALFBYTE_CUDA_ARCHS"} | {"HALFBYTE_SIMT": "1"}
-    subprocess.run(INSTALL, env=environment, check=True, timeout=max(seconds, 1))
-    return {}
 
 
 def compare(name: str, kernels: str, device: str) -> dict[str, Any]:

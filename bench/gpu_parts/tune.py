@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .commands import run as run_command
 from .context import Context, OutOfTime
+from .log import Log
 
 COMMAND = [sys.executable, "-P", "-c", "from halfbyte.cli import main; main()", "tune"]
 RESULTS = "tuned"
@@ -26,7 +28,7 @@ def run(context: Context) -> None:
     ops = tunable_ops()
     shapes = [f"{shape.m},{shape.n},{shape.k}" for shape in context.sizes.shapes()]
     if context.dry:
-        context.case("help", lambda: {"ops": ops, "shapes": shapes, "output": tuned(["--help"], 100, as_json=False)})
+        context.case("help", lambda: {"ops": ops, "shapes": shapes, "output": tuned(["--help"], 100, context.log, as_json=False)})
         return
     for op in sorted(ops, key=lambda op: FIRST.index(op) if op in FIRST else len(FIRST)):
         context.case(op, lambda: tune(context, op, shapes), needs=60)
@@ -36,7 +38,7 @@ def tune(context: Context, op: str, shapes: list[str]) -> dict[str, Any]:
     """Every configuration kept, with its time and the default's."""
     arguments = ["--op", op, "--json", *(part for shape in shapes for part in ("--shape", shape))]
     try:
-        found = tuned(arguments, context.seconds_left)
+        found = tuned(arguments, context.seconds_left, context.log)
     finally:
         keep(context.out / RESULTS)
     return {"configurations": found["configurations"]}
@@ -51,10 +53,10 @@ def keep(folder: Path) -> None:
         shutil.copy(path, folder)
 
 
-def tuned(arguments: list[str], seconds: float, as_json: bool = True) -> Any:
+def tuned(arguments: list[str], seconds: float, log: Log, as_json: bool = True) -> Any:
     """Raises RuntimeError with the last line of a run that failed, OutOfTime when it does not end."""
     try:
-        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=max(seconds, 1))
+        done = run_command([*COMMAND, *arguments], seconds, log)
     except subprocess.TimeoutExpired:
         raise OutOfTime(f"halfbyte tune {' '.join(arguments[:2])} did not end in time; what it found is kept") from None
     if done.returncode:

@@ -26,6 +26,7 @@ def script(name):
 
 gpu = script("gpu")
 from gpu_parts import conformance, context, record, run, sanitizer, timing  # noqa: E402
+from gpu_parts.log import Log  # noqa: E402
 from gpu_parts.op_classes import class_of  # noqa: E402
 from gpu_parts.show import show  # noqa: E402
 
@@ -134,7 +135,12 @@ def test_a_case_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
 
     entry = part_context(tmp_path).run(part, False)
     assert entry["status"] == "failed" and "breaks: ZeroDivisionError" in entry["reason"] and set(entry["cases"]) == {"works"}
+    assert "ZeroDivisionError" in (tmp_path / "x.log").read_text()
     broken.clear()
+    assert part_context(tmp_path).run(part, False)["status"] == "failed"  # the same run goes on without it
+    kept = record.Record(tmp_path / "x.json")
+    kept.try_again("ops")
+    kept.save()
     assert part_context(tmp_path).run(part, False)["status"] == "done"
 
 
@@ -217,10 +223,10 @@ def test_what_the_sanitizer_finds_fails_the_part(tmp_path, found, told):
     tool.write_text("\n".join(lines) + "\n")
     tool.chmod(0o755)
     if told is None:
-        assert sanitizer.sanitized(str(tool), "memcheck", "cuda", 20) == {"tool": "memcheck", "found": 0, "calls": 7}
+        assert sanitizer.sanitized(str(tool), "memcheck", "cuda", 20, Log(tmp_path / "x.json")) == {"tool": "memcheck", "found": 0, "calls": 7}
     else:
         with pytest.raises(RuntimeError, match=told):
-            sanitizer.sanitized(str(tool), "memcheck", "cuda", 20)
+            sanitizer.sanitized(str(tool), "memcheck", "cuda", 20, Log(tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize(
