@@ -138,7 +138,12 @@ class Op:
 
     def _run(self, *args: Any) -> Any:
         self.check(*args)
-        return self.targets[self.choose(*args)](*args)
+        target, device = self.targets[self.choose(*args)], self._device(args)
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            return target(*args)
+        # Kernels start on the current device, whose streams and memory those of another GPU are not.
+        with torch.cuda.device(device):
+            return target(*args)
 
     def _run_fake(self, *args: Any) -> Any:
         self.check(*args)

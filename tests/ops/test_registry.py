@@ -1,11 +1,13 @@
 """How a call finds its implementation, and what is said when it does not."""
 
+import contextlib
 import logging
 import threading
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from halfbyte.ops import OPS, NoBackendError, Op, backends, use_backend
 from halfbyte.ops.registry import backend_of_environment
@@ -154,3 +156,23 @@ def test_names_are_checked(op):
 
 def test_every_op_has_a_reference_everywhere():
     assert set(backends()["reference"]) == set(OPS)
+
+
+@pytest.mark.parametrize(("current", "entered"), [(1, []), (0, [torch.device("cuda:1")])])
+def test_kernels_start_on_the_gpu_of_their_tensors(op, monkeypatch, current, entered):
+    """Whatever GPU is current: a launch on another than its stream's fails, or worse."""
+    seen = []
+
+    @contextlib.contextmanager
+    def device(wanted):
+        seen.append(wanted)
+        yield
+        assert ran == [1]
+
+    ran = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    op.add("cuda", lambda x, factor=2: ran.append(1))
+    with FakeTensorMode():
+        op._run(torch.empty(3, device="cuda:1"))
+    assert seen == entered and ran == [1]
