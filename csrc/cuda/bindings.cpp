@@ -30,8 +30,8 @@ float exact_shift(float shift) { return shift == 0 ? -0.0f : shift; }
 
 EpilogueArguments epilogue_arguments(Address bias, Address gate, Address residual, Address out, int rows_per_gate, int out_stride,
                                      int out_dtype, int activation, int glu, const NextLayerArguments& next) {
-    return {at(bias), at(gate), at(residual), at(out), rows_per_gate, out_stride, Dtype(out_dtype), Activation(activation), Glu(glu),
-            next};
+    return {at(bias),   at(gate),         at(residual),           at(out), rows_per_gate,
+            out_stride, Dtype(out_dtype), Activation(activation), Glu(glu), next};
 }
 
 NextLayerArguments next_layer_arguments(Address smooth, Address proj_down, Address qx, Address ascales, Address partials,

@@ -84,8 +84,8 @@ private:
     }
 };
 
-// 32 ranks of a down projection by matrix products of 16 rows, over columns in steps of 16. The order of ranks within a product is
-// free: thread g's column of product j is rank 4g + j, so that 8 bytes of proj_down serve four products.
+// 32 ranks of a down projection by matrix products of 16 rows, over columns in steps of 16. The order of ranks within a product
+// is free: thread g's column of product j is rank 4g + j, so that 8 bytes of proj_down serve four products.
 template <class T>
 struct DownRanks {
     const NextLayerArguments& next;
@@ -135,7 +135,8 @@ struct QuantizeHidden {
 
     DEVICE QuantizeHidden(const GemmArguments& arguments, const Place<Tile>& place, const HiddenTile<Tile>& hidden)
         : next(arguments.epilogue.next), place(place), hidden(hidden), rows(arguments.m),
-          width(arguments.epilogue.glu == Glu::kNone ? Tile::kBlockN : Tile::kBlockN / 2), first_column(place.block_column * width) {}
+          width(arguments.epilogue.glu == Glu::kNone ? Tile::kBlockN : Tile::kBlockN / 2),
+          first_column(place.block_column * width) {}
 
     DEVICE void run() const {
         const QuantizeRows<T, HiddenTile<Tile>> quantize{next, hidden, rows, place.first_row(), first_column, width};

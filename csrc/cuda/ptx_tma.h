@@ -51,8 +51,8 @@ DEVICE void proxy_fence(ONLY_SITE) {
 #endif
 }
 
-// The box from `shared` (a multiple of 1024) to where its first byte is byte `column` of row `row`; what falls outside of the matrix
-// is left out. It belongs to the group that this thread commits next, and must not change until that group is waited for.
+// The box from `shared` (a multiple of 1024) to where its first byte is byte `column` of row `row`; what falls outside of the
+// matrix is left out. It belongs to the group that this thread commits next, and must not change until that is waited for.
 DEVICE void store_box(const TensorMap* map, int column, int row, const void* shared SITE) {
 #ifdef HALFBYTE_SIMT
     ONLY_INTERPRETED("store_box");

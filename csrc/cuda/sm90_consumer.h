@@ -33,8 +33,8 @@ struct Consumer {
             const Columns<Tile> columns(arguments, block.column);
             const int first_row = block.row * Tile::kBlockM + 16 * warp;
             RowScales row_scales(arguments, first_row + lane / 4);
-            // The first product overwrites them, which the compiler does not see: without a value they would count as taken since the
-            // tile before.
+            // The first product overwrites them, which the compiler does not see: without a value they would count as taken since
+            // the tile before.
             uint32_t y[kValues] = {};
             if constexpr (kPromotes) {
                 promote_codes(y, row_scales, columns);

@@ -12,8 +12,8 @@ DEVICE void wait_until_boxes_left(int lane) {
     ptx::warp_sync();
 }
 
-// The upper (0) or lower (1) eight rows, kWidth columns, rounded to 16 bits. Where boxes do not divide the columns, the last of them
-// holds some of the one before again.
+// The upper (0) or lower (1) eight rows, kWidth columns, rounded to 16 bits. Where boxes do not divide the columns, the last of
+// them holds some of the one before again.
 template <class T, int kWidth, int kValues>
 DEVICE void put_rows(const uint32_t (&y)[kValues], const BoxRows& rows, int half, int lane) {
     constexpr int kTiles = kWidth / 8, kBoxes = (kWidth + BoxRows::kColumns - 1) / BoxRows::kColumns;
@@ -66,7 +66,8 @@ struct FloatWriter {
 
     const EpilogueArguments& epilogue;
     const Rows rows;
-    const int lane, rows_left, first_row, first_column, width;  // rows_left: in the matrix, from first_row on; width: of the output
+    const int lane, rows_left, first_row, first_column;  // rows_left: in the matrix, from first_row on
+    const int width;                                     // of the output
 
     DEVICE void write() const {
         if (epilogue.residual) {
@@ -141,13 +142,13 @@ private:
 };
 
 template <class T, class Tile>
-DEVICE void write_floats(const uint32_t (&y)[Tile::kValues], uint8_t* staging, int lane, int first_row, const Columns<Tile>& columns,
-                         const GemmArguments& arguments) {
+DEVICE void write_floats(const uint32_t (&y)[Tile::kValues], uint8_t* staging, int lane, int first_row,
+                         const Columns<Tile>& columns, const GemmArguments& arguments) {
     constexpr int kTiles = Tile::kHalfN / 8;
     const FloatRows<Tile> rows{staging};
     const int width = columns.pairs ? columns.pairs : arguments.n, first_column = columns.block * columns.outputs();
-    // Upper and lower rows of the first half of the columns, then those of the second. Rolled, as one part is written like another;
-    // which values are put then takes a comparison.
+    // Upper and lower rows of the first half of the columns, then those of the second. Rolled, as one part is written like
+    // another; which values are put then takes a comparison.
     ROLLED
     for (int part = 0; part < (columns.pairs ? 2 : 4); ++part) {
         ptx::warp_sync();
@@ -168,8 +169,8 @@ DEVICE void write_floats(const uint32_t (&y)[Tile::kValues], uint8_t* staging, i
 }
 
 template <class T, class Tile>
-DEVICE void write_rows(const uint32_t (&y)[Tile::kValues], uint8_t* staging, int lane, int first_row, const Columns<Tile>& columns,
-                       const WarpgroupArguments& arguments) {
+DEVICE void write_rows(const uint32_t (&y)[Tile::kValues], uint8_t* staging, int lane, int first_row,
+                       const Columns<Tile>& columns, const WarpgroupArguments& arguments) {
     const GemmArguments& gemm = arguments.gemm;
     const int first_column = columns.block * columns.outputs();
     if (!arguments.boxes_leave) {

@@ -127,7 +127,8 @@ void sm90_gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stre
     expect_positive("columns of a segment", arguments.segment_bytes);
     expect_multiple("K", arguments.row_bytes, arguments.segment_bytes);
     // A box must not straddle two segments.
-    if (arguments.segment_bytes < arguments.row_bytes) expect_multiple("columns of a segment", arguments.segment_bytes, kBoxBytes);
+    const bool segmented = arguments.segment_bytes < arguments.row_bytes;
+    if (segmented) expect_multiple("columns of a segment", arguments.segment_bytes, kBoxBytes);
     if (dtype == Dtype::kHalf) {
         sm90::launch_gemm<Half>(arguments, e4m3, dtype, stream);
     } else {

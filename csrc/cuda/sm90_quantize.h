@@ -13,7 +13,8 @@ struct QuantizeWarp {
     const BoxRows rows;
     const int lane, first_row, first_column;  // in the matrix
 
-    DEVICE QuantizeWarp(const GemmArguments& arguments, const Columns<Tile>& columns, const BoxRows& rows, int lane, int first_row)
+    DEVICE QuantizeWarp(const GemmArguments& arguments, const Columns<Tile>& columns, const BoxRows& rows, int lane,
+                        int first_row)
         : arguments(arguments), next(arguments.epilogue.next), columns(columns), rows(rows), lane(lane), first_row(first_row),
           first_column(columns.block * columns.outputs()) {}
 

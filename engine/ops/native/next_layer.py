@@ -41,4 +41,5 @@ class NextLayer:
         how = self.how
         code = FORMAT_CODE[how.format, how.unsigned or how.four_over_six]
         padded_rows = self.outputs[1].shape[1]
-        return kernels.NextLayerArguments(*addresses, padded_rows, self.columns, how.rank, scale_columns(how, self.columns), how.shift, code)
+        sizes = padded_rows, self.columns, how.rank, scale_columns(how, self.columns)
+        return kernels.NextLayerArguments(*addresses, *sizes, how.shift, code)

@@ -66,7 +66,9 @@ def test_warpgroups_take_segments_of_whole_boxes(monkeypatch):
     assert warpgroups_reject(qx, two, *rest) == "segments must be a multiple of 128 columns wide, got 32"
 
 
-@pytest.mark.parametrize(("codes", "segments", "widest"), [(torch.int8, 1, 256), (torch.int8, 2, 128), (torch.float8_e4m3fn, 1, 128)])
+@pytest.mark.parametrize(
+    ("codes", "segments", "widest"), [(torch.int8, 1, 256), (torch.int8, 2, 128), (torch.float8_e4m3fn, 1, 128)]
+)
 def test_warpgroups_quantize_what_fits_into_their_tiles(monkeypatch, codes, segments, widest):
     qx, ascales, qweight, *rest = on_a_gpu(monkeypatch, (9, 0))
     args = qx.repeat(1, 4).to(codes), ascales.repeat(segments, 1), qweight.repeat(32, 4).to(codes), *rest

@@ -186,8 +186,8 @@ def test_codes_are_those_of_the_warps_kernel(kernels, m, segments, next_format, 
 def test_values_and_gates_are_quantized(kernels, format, segments):
     m, columns, inputs = 300, 320, Inputs(BFLOAT, seed=5)
     args = product(OP, BFLOAT, m, 2 * columns, 256, 16, BFLOAT, format=format, segments=segments)
-    after = "silu", "gate_first", inputs.positive(columns), inputs.normal(columns, 36, scale=0.1), "int8", 0.0, False, columns // 64
-    check(kernels, f"{OP}_act_quantize", (*args, *after))
+    quantize_args = inputs.positive(columns), inputs.normal(columns, 36, scale=0.1), "int8", 0.0, False, columns // 64
+    check(kernels, f"{OP}_act_quantize", (*args, "silu", "gate_first", *quantize_args))
 
 
 OUTPUTS = {
