@@ -28,9 +28,10 @@ T* at(Address address) {
 // Adding -0 leaves every value as it is, and +0 would not: -0 becomes 0, another code.
 float exact_shift(float shift) { return shift == 0 ? -0.0f : shift; }
 
-EpilogueArguments epilogue_arguments(Address bias, Address gate, Address residual, Address out, int rows_per_gate, int out_dtype,
-                                     int activation, int glu, const NextLayerArguments& next) {
-    return {at(bias), at(gate), at(residual), at(out), rows_per_gate, Dtype(out_dtype), Activation(activation), Glu(glu), next};
+EpilogueArguments epilogue_arguments(Address bias, Address gate, Address residual, Address out, int rows_per_gate, int out_stride,
+                                     int out_dtype, int activation, int glu, const NextLayerArguments& next) {
+    return {at(bias),   at(gate),         at(residual),           at(out), rows_per_gate,
+            out_stride, Dtype(out_dtype), Activation(activation), Glu(glu), next};
 }
 
 NextLayerArguments next_layer_arguments(Address smooth, Address proj_down, Address qx, Address ascales, Address partials,
@@ -115,7 +116,8 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("choose_gemm_w8a8_tile", &choose_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("segmented") = false,
                py::arg("quantized") = false);
     module.def("choose_sm90_gemm_w8a8_tile", &choose_sm90_gemm_w8a8_tile, py::arg("m"), py::arg("n"), py::arg("e4m3"),
-               py::arg("multiprocessors"));
+               py::arg("segmented"), py::arg("next_columns"), py::arg("multiprocessors"));
+    module.def("multiprocessors", &multiprocessors);
     module.def("choose_gemm_nvfp4_tile", &choose_gemm_nvfp4_tile, py::arg("m"), py::arg("n"), py::arg("quantized") = false);
     py::class_<QuantizeArguments>(module, "QuantizeArguments", kOwn).def(py::init(&quantize_arguments));
     py::class_<NormArguments>(module, "NormArguments", kOwn).def(py::init(&norm_arguments));

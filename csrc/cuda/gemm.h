@@ -27,8 +27,8 @@ void gemm_w4a4(const GemmArguments& arguments, bool act_unsigned, Dtype dtype, S
 TileChoice choose_gemm_w8a8_tile(int m, int n, bool segmented, bool quantized);
 void gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream);
 
-// As gemm_w8a8 on sm_90 alone, for one scale a token and an output that is not quantized.
-TileChoice choose_sm90_gemm_w8a8_tile(int m, int n, bool e4m3, int multiprocessors);
+// As gemm_w8a8, on sm_90 alone. next_columns: of the product, that share one scale of the next layer, or 0.
+TileChoice choose_sm90_gemm_w8a8_tile(int m, int n, bool e4m3, bool segmented, int next_columns, int multiprocessors);
 void sm90_gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream);
 
 TileChoice choose_gemm_nvfp4_tile(int m, int n, bool quantized);

@@ -33,6 +33,7 @@ struct EpilogueArguments {
     const void* residual;
     void* out;  // [M, N], or [M, N / 2] with a gated linear unit
     int rows_per_gate;
+    int out_stride;  // elements from one row of out to the next
     Dtype out_dtype;
     Activation activation;
     Glu glu;

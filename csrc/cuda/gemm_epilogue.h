@@ -40,6 +40,19 @@ DEVICE Words4 rounded_vector(const float (&values)[kVector]) {
             ptx::pack2<T>(values[6], values[7])};
 }
 
+// Rows: of floats in shared memory, of which each four stand together.
+template <class Rows>
+DEVICE void load_floats(float (&values)[kVector], const Rows& rows, int row, int column) {
+    UNROLL
+    for (int half = 0; half < 2; ++half) {
+        const Words4 words = ptx::load_shared<Words4>(rows.at(row, column + 4 * half));
+        values[4 * half] = ptx::bits_float(words.x);
+        values[4 * half + 1] = ptx::bits_float(words.y);
+        values[4 * half + 2] = ptx::bits_float(words.z);
+        values[4 * half + 3] = ptx::bits_float(words.w);
+    }
+}
+
 DEVICE Words4 float_words(const float (&values)[kVector], int first) {
     return {ptx::float_bits(values[first]), ptx::float_bits(values[first + 1]), ptx::float_bits(values[first + 2]),
             ptx::float_bits(values[first + 3])};
@@ -55,14 +68,7 @@ struct StagedRows {
     DEVICE uint8_t* at(int row, int column) const { return rows + (row * kStride + column) * 4; }
 
     DEVICE void get(float (&values)[kVector], int row, int column) const {
-        UNROLL
-        for (int half = 0; half < 2; ++half) {
-            const Words4 words = ptx::load_shared<Words4>(at(row, column + 4 * half));
-            values[4 * half] = ptx::bits_float(words.x);
-            values[4 * half + 1] = ptx::bits_float(words.y);
-            values[4 * half + 2] = ptx::bits_float(words.z);
-            values[4 * half + 3] = ptx::bits_float(words.w);
-        }
+        load_floats(values, *this, row, column);
     }
 };
 
@@ -179,7 +185,7 @@ DEVICE void write_tile(const float (&y)[Tile::kTilesM][Tile::kTilesN][4], uint8_
                 const int first = columns.pairs ? place.warp_column / 2 : place.warp_column;
                 ptx::store_shared(hidden.at(row_in_tile, first + column_in_warp), rounded_vector<T>(values));
             } else if (inside) {
-                write_vector<T>(values, epilogue, size_t(row) * width + column);
+                write_vector<T>(values, epilogue, size_t(row) * epilogue.out_stride + column);
             }
         }
     }

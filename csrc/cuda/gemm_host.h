@@ -33,6 +33,11 @@ inline void check_gemm(const GemmArguments& arguments, Dtype dtype) {
                         {"out", epilogue.out, epilogue.next.qx != nullptr}});
     expect(!epilogue.gate || epilogue.residual, "gate: a residual needed beside it, got none");
     expect(!epilogue.gate || arguments.m % epilogue.rows_per_gate == 0, "gate: its rows must divide M");
+    if (epilogue.next.qx) return;
+    expect_multiple("elements from row to row of out", epilogue.out_stride, 8);
+    const int width = epilogue.glu == Glu::kNone ? arguments.n : arguments.n / 2;
+    expect(epilogue.out_stride >= width, "elements from row to row of out: at least " + std::to_string(width) + " needed, got " +
+                                             std::to_string(epilogue.out_stride));
 }
 
 inline void check_next_layer(const NextLayerArguments& next, int block_columns) {

@@ -79,6 +79,9 @@ struct Columns {
         return in_second_half(column_in_tile) ? pairs + pair : pair;
     }
 
+    // Of the block, in columns.
+    DEVICE int outputs() const { return pairs ? Tile::kBlockN / 2 : Tile::kBlockN; }
+
     DEVICE int end_of(int column_in_tile) const { return pairs && !in_second_half(column_in_tile) ? pairs : count; }
 
     // -1 outside the product.

@@ -13,7 +13,7 @@
 
 namespace halfbyte::ptx {
 
-// Where an operand begins: an address whose rows stand in groups of 8, 1024 bytes apart. Adding 2 goes 32 bytes along the rows.
+// Where an operand begins: an address whose rows stand in groups of 8, 1024 bytes apart.
 DEVICE uint64_t matrix_descriptor(const void* shared SITE) {
 #ifdef HALFBYTE_SIMT
     ONLY_INTERPRETED("matrix_descriptor");
@@ -21,6 +21,11 @@ DEVICE uint64_t matrix_descriptor(const void* shared SITE) {
     constexpr uint64_t kSwizzle128 = uint64_t(1) << 62, kGroupBytes = uint64_t(1024 >> 4) << 32, kUnused = uint64_t(1) << 16;
     return kSwizzle128 | kGroupBytes | kUnused | (shared_address(shared) >> 4);
 #endif
+}
+
+// The operand 32 bytes times `slices` on along the rows; only the low word changes, whose other fields lie above the address.
+DEVICE uint64_t along_rows(uint64_t descriptor, int slices) {
+    return (descriptor & 0xffffffff00000000u) | (uint32_t(descriptor) + 2u * uint32_t(slices));
 }
 
 // Orders what the threads did to the sums before the products that follow.

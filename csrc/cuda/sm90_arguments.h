@@ -9,6 +9,8 @@ namespace halfbyte {
 struct WarpgroupArguments {
     TensorMap qx, qweight;
     TensorMap low_rank_act, proj_up;  // zero without ranks
+    TensorMap out;                    // zero unless boxes leave
+    bool boxes_leave;                 // the copy engine writes the output
     GemmArguments gemm;
 };
 

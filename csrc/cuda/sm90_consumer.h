@@ -1,24 +1,28 @@
 // A warpgroup that multiplies 64 rows of every tile of its block.
 #pragma once
 
-#include "sm90_epilogue.h"
+#include "sm90_activation.h"
 #include "sm90_producer.h"
 #include "sm90_product.h"
+#include "sm90_quantize.h"
 
 namespace halfbyte {
 
-template <class T, class Product, class Tile>
+// kPromotes: the sums move into float32 by and by, scaled for their rows. kQuantizes: the output, for the next layer.
+template <class T, class Product, class Tile, bool kPromotes, bool kQuantizes>
 struct Consumer {
     static constexpr int kValues = Tile::kValues, kSlices = kBoxBytes / 32;
-    static constexpr int kBoxesOfSum = 512 / kBoxBytes;
+    static_assert(kPromotes || Product::kBoxesOfSum == Product::kUnlimited, "sums that are cut too often");
 
+    const WarpgroupArguments& warpgroup_arguments;
     const GemmArguments& arguments;
     const WarpgroupMemory<Tile> memory;
     const int rank, warp, lane;  // warp: of the consumers
     Ring<Tile> ring;
 
-    DEVICE Consumer(const GemmArguments& arguments, const WarpgroupMemory<Tile>& memory, int rank, int warp)
-        : arguments(arguments), memory(memory), rank(rank), warp(warp), lane(int(threadIdx.x) % 32) {}
+    DEVICE Consumer(const WarpgroupArguments& arguments, const WarpgroupMemory<Tile>& memory, int rank, int warp)
+        : warpgroup_arguments(arguments), arguments(arguments.gemm), memory(memory), rank(rank), warp(warp),
+          lane(int(threadIdx.x) % 32) {}
 
     DEVICE void run() {
         const ClusterTiles<Tile> tiles(arguments);
@@ -28,15 +32,26 @@ struct Consumer {
             const auto block = tiles.block(pair, rank);
             const Columns<Tile> columns(arguments, block.column);
             const int first_row = block.row * Tile::kBlockM + 16 * warp;
-            // They arrive while the codes are multiplied.
-            const RowScales row_scales(arguments, first_row + lane / 4);
-            fetch_column_operands(columns);
-            uint32_t y[kValues];
-            multiply_codes(y);
+            RowScales row_scales(arguments, first_row + lane / 4);
+            // The first product overwrites them, which the compiler does not see: without a value they would count as taken since
+            // the tile before.
+            uint32_t y[kValues] = {};
+            if constexpr (kPromotes) {
+                promote_codes(y, row_scales, columns);
+            } else {
+                sum_boxes(y, boxes_over(arguments.row_bytes), [&] { fetch_column_operands(columns); });
+            }
             scale(y, row_scales);
             if (arguments.rank_bytes) multiply_ranks(y);
-            write_rows<T, Tile>(y, memory.staging(warp), ptx::fresh(lane), first_row, columns, arguments);
+            const EpilogueArguments& epilogue = arguments.epilogue;
+            if (columns.pairs || epilogue.activation != Activation::kNone) activate_tile(y, epilogue.activation, columns.pairs);
+            if constexpr (kQuantizes) {
+                QuantizeWarp<T, Tile>(arguments, columns, {memory.staging(warp)}, ptx::fresh(lane), first_row).run(y);
+            } else {
+                write_rows<T, Tile>(y, memory.staging(warp), ptx::fresh(lane), first_row, columns, warpgroup_arguments);
+            }
         }
+        if constexpr (!kQuantizes) wait_until_boxes_left(lane);
     }
 
 private:
@@ -53,19 +68,18 @@ private:
         if (lane < Tile::kBlocks) ptx::mbarrier_arrive_at(memory.emptied(stage), lane);
     }
 
-    // The products of up to `boxes` stages, from zero on.
-    DEVICE void sum_boxes(uint32_t (&sums)[kValues], int boxes) {
-        int unreleased = 0;
+    // The products of `boxes` stages, from zero on. meanwhile(): what is done while the tensor cores are busy with the first.
+    template <class Meanwhile>
+    DEVICE void sum_boxes(uint32_t (&sums)[kValues], int boxes, Meanwhile meanwhile) {
+        add_box<false>(sums);
+        meanwhile();
+        int unreleased = ring.stage;
+        ring.next();
         ROLLED
-        for (int box = 0; box < boxes; ++box) {
-            wait_until_filled();
-            const uint64_t a = tokens(), b = weights();
-            ptx::wgmma_fence();
-            UNROLL
-            for (int slice = 0; slice < kSlices; ++slice) Product::add(sums, a + 2 * slice, b + 2 * slice, box > 0 || slice > 0);
-            ptx::wgmma_commit();
+        for (int box = 1; box < boxes; ++box) {
+            add_box<true>(sums);
             ptx::wgmma_wait<1>();
-            if (box > 0) release(unreleased);
+            release(unreleased);
             unreleased = ring.stage;
             ring.next();
         }
@@ -74,21 +88,46 @@ private:
         release(unreleased);
     }
 
-    // Of the two rows that a thread has.
+    template <bool kAccumulates>
+    DEVICE void add_box(uint32_t (&sums)[kValues]) {
+        wait_until_filled();
+        const uint64_t a = tokens(), b = weights();
+        // The zeros in them, too, must be there before the fence.
+        if constexpr (!kAccumulates) ptx::pin(sums);
+        ptx::wgmma_fence();
+        UNROLL
+        for (int slice = 0; slice < kSlices; ++slice)
+            Product::add(sums, ptx::along_rows(a, slice), ptx::along_rows(b, slice), kAccumulates || slice > 0);
+        ptx::wgmma_commit();
+    }
+
+    // Of the two rows that a thread has, in one segment after another.
     struct RowScales {
+        const float* next;
+        int row, rows, stride;
         float upper, lower;
 
-        DEVICE RowScales(const GemmArguments& arguments, int row) {
-            const auto* scales = static_cast<const float*>(arguments.ascales);
-            upper = row < arguments.m ? ptx::load_readonly(scales + row) : 0.0f;
-            lower = row + 8 < arguments.m ? ptx::load_readonly(scales + row + 8) : 0.0f;
+        DEVICE RowScales(const GemmArguments& arguments, int row)
+            : next(static_cast<const float*>(arguments.ascales) + row), row(row), rows(arguments.m), stride(arguments.padded_m) {
+            load();
+        }
+
+        DEVICE void load() {
+            upper = row < rows ? ptx::load_readonly(next) : 0.0f;
+            lower = row + 8 < rows ? ptx::load_readonly(next + 8) : 0.0f;
+            next += stride;
         }
     };
 
-    // The tile's weight scales and bias, into the staging area, which is free until the tile is written.
+    // The tile's weight scales and bias, into the staging area, which is free once the tile before has left it until this one is
+    // written.
     DEVICE void fetch_column_operands(const Columns<Tile>& columns) const {
         const auto* bias = static_cast<const T*>(arguments.epilogue.bias);
-        ptx::warp_sync();
+        if constexpr (kQuantizes) {
+            ptx::warp_sync();
+        } else {
+            wait_until_boxes_left(lane);
+        }
         copy_columns(column_scales(), static_cast<const float*>(arguments.wscales), columns);
         if (bias) copy_columns(column_bias(), bias, columns);
         ptx::cp_async_commit();
@@ -107,27 +146,34 @@ private:
         }
     }
 
-    DEVICE uint8_t* column_scales() const { return memory.staging(warp).rows; }
+    DEVICE uint8_t* column_scales() const { return memory.staging(warp); }
 
     DEVICE uint8_t* column_bias() const { return column_scales() + Tile::kBlockN * sizeof(float); }
 
-    // y: the sums, as Product::value reads them.
-    DEVICE void multiply_codes(uint32_t (&y)[kValues]) {
-        const int boxes = boxes_over(arguments.row_bytes);
-        if constexpr (Product::kPromotes) {
-            UNROLL
-            for (int i = 0; i < kValues; ++i) y[i] = 0;
-            ROLLED
-            for (int left = boxes; left > 0; left -= kBoxesOfSum) {
-                // The first product overwrites them, which the compiler does not see: without a value they would count as taken
-                // since the tile before.
-                uint32_t sums[kValues] = {};
-                sum_boxes(sums, left < kBoxesOfSum ? left : kBoxesOfSum);
-                UNROLL
-                for (int i = 0; i < kValues; ++i) y[i] = ptx::float_bits(ptx::bits_float(y[i]) + ptx::bits_float(sums[i]));
+    // y, which is zero, becomes bits of the float32 products with the rows' scales applied.
+    DEVICE void promote_codes(uint32_t (&y)[kValues], RowScales& row_scales, const Columns<Tile>& columns) {
+        const int boxes_of_segment = boxes_over(arguments.segment_bytes);
+        int left_of_segment = boxes_of_segment;
+        const int all_boxes = boxes_over(arguments.row_bytes);
+        ROLLED
+        for (int left = all_boxes; left > 0;) {
+            const bool first = left == all_boxes;
+            const int boxes = left_of_segment < Product::kBoxesOfSum ? left_of_segment : Product::kBoxesOfSum;
+            left -= boxes;
+            left_of_segment -= boxes;
+            const float upper = row_scales.upper, lower = row_scales.lower;
+            if (left_of_segment == 0) {
+                left_of_segment = boxes_of_segment;
+                // The scales of the next segment arrive while this one's products are summed.
+                if (left > 0) row_scales.load();
             }
-        } else {
-            sum_boxes(y, boxes);
+            uint32_t sums[kValues] = {};
+            sum_boxes(sums, boxes, [&] {
+                if (first) fetch_column_operands(columns);
+            });
+            UNROLL
+            for (int i = 0; i < kValues; ++i)
+                y[i] = ptx::float_bits(ptx::fma(Product::value(sums[i]), i % 4 < 2 ? upper : lower, ptx::bits_float(y[i])));
         }
     }
 
@@ -157,8 +203,13 @@ private:
                 UNROLL
                 for (int i = 0; i < 4 * kTogether; ++i) {
                     uint32_t& word = y[4 * kTogether * each + i];
-                    const float by_row = Product::value(word) * (i % 4 < 2 ? row_scales.upper : row_scales.lower);
-                    const float product = by_row * scales[i / 4][i % 2];
+                    float product;
+                    if constexpr (kPromotes) {
+                        product = ptx::bits_float(word);
+                    } else {
+                        product = Product::value(word) * (i % 4 < 2 ? row_scales.upper : row_scales.lower);
+                    }
+                    product *= scales[i / 4][i % 2];
                     word = ptx::float_bits(biased ? product + added[i / 4][i % 2] : product);
                 }
                 KEEP_APART();
@@ -180,7 +231,7 @@ private:
                 ptx::wgmma_fence();
                 UNROLL
                 for (int each = 0; each < kTogether; ++each)
-                    ptx::wgmma_16bit<T>(y, a + 2 * (slice + each), b + 2 * (slice + each));
+                    ptx::wgmma_16bit<T>(y, ptx::along_rows(a, slice + each), ptx::along_rows(b, slice + each));
                 ptx::wgmma_commit();
                 ptx::wgmma_wait<0>();
             }

@@ -5,7 +5,7 @@
 
 namespace halfbyte {
 
-template <class T, class Product, class Tile>
+template <class T, class Product, class Tile, bool kPromotes, bool kQuantizes>
 DEVICE void multiply_tiles(const WarpgroupArguments& arguments) {
     SHARED_MEMORY(shared);
     const WarpgroupMemory<Tile> memory{shared};
@@ -28,17 +28,17 @@ DEVICE void multiply_tiles(const WarpgroupArguments& arguments) {
         if (threadIdx.x == 0) Producer<Tile>(arguments, memory, rank).run();
     } else {
         ptx::claim_registers<232>();
-        Consumer<T, Product, Tile>(arguments.gemm, memory, rank, warp - 4).run();
+        Consumer<T, Product, Tile, kPromotes, kQuantizes>(arguments, memory, rank, warp - 4).run();
     }
     // Until then the other block may copy into this one's stages, or arrive at its barriers.
     ptx::cluster_barrier();
 }
 
-template <class T, class Product, class Tile>
+template <class T, class Product, class Tile, bool kPromotes, bool kQuantizes>
 KERNEL CLUSTER_OF(Tile::kBlocks) void LAUNCH_BOUNDS(Tile::kThreads, 1)
     warpgroup_gemm_kernel(const GRID_CONSTANT WarpgroupArguments arguments) {
 #if defined(HALFBYTE_SIMT) || defined(HAS_WGMMA)
-    multiply_tiles<T, Product, Tile>(arguments);
+    multiply_tiles<T, Product, Tile, kPromotes, kQuantizes>(arguments);
 #else
     ptx::trap();
 #endif

@@ -6,7 +6,7 @@ namespace halfbyte {
 namespace sm90 {
 
 using WideTile = WarpgroupTile<256, 4, Shares::kWeights>;
-// The widest for E4M3: its promoted sums are a second accumulator, for which 256 columns leave no registers.
+// The widest for promoted sums: a second accumulator, for which 256 columns leave no registers.
 using MiddleTile = WarpgroupTile<192, 5, Shares::kWeights>;
 // Pairs that lie in one row of tiles: for products that would leave multiprocessors idle.
 using NarrowTile = WarpgroupTile<128, 6, Shares::kTokens>;
@@ -22,12 +22,11 @@ int pairs_of(int m, int n) {
     return over(m, ClusterTiles<Tile>::kRowsOfPair) * over(n, ClusterTiles<Tile>::kColumnsOfPair);
 }
 
-// How long the busiest multiprocessor works, in columns of a tile. Narrow tiles read more of shared memory for each product.
+// How long the busiest multiprocessor works, in columns of a tile.
 template <class Tile>
 double work_of(int m, int n, int multiprocessors) {
-    constexpr double kSlower = Tile::kBlockN == 256 ? 1.0 : Tile::kBlockN == 192 ? 1.03 : 1.25;
     const int clusters = multiprocessors / Tile::kBlocks;
-    return (pairs_of<Tile>(m, n) + clusters - 1) / clusters * Tile::kBlockN * kSlower;
+    return (pairs_of<Tile>(m, n) + clusters - 1) / clusters * Tile::kBlockN * Tile::kCyclesEach;
 }
 
 template <class Tile>
@@ -36,55 +35,104 @@ TileChoice choice_of(int m, int n, int multiprocessors) {
     return {Tile::kBlockM, Tile::kBlockN, Tile::kThreads, Tile::kStages, blocks, WarpgroupMemory<Tile>::kBytes};
 }
 
-TileChoice choose(int m, int n, bool e4m3, int multiprocessors) {
-    const double narrow = work_of<NarrowTile>(m, n, multiprocessors), middle = work_of<MiddleTile>(m, n, multiprocessors);
-    const bool wide = !e4m3 && work_of<WideTile>(m, n, multiprocessors) <= (middle < narrow ? middle : narrow);
-    if (wide) return choice_of<WideTile>(m, n, multiprocessors);
+TileChoice choose(int m, int n, bool e4m3, bool segmented, int next_columns, int multiprocessors) {
+    constexpr double kNever = 1e300;
+    // Promoted sums are a second accumulator, for which 256 columns leave no registers.
+    const double wide = e4m3 || segmented ? kNever : work_of<WideTile>(m, n, multiprocessors);
+    // Scales of the next layer would straddle two tiles.
+    const double middle = next_columns ? kNever : work_of<MiddleTile>(m, n, multiprocessors);
+    const bool straddles = next_columns > NarrowTile::kBlockN && wide < kNever;
+    const double narrow = straddles ? kNever : work_of<NarrowTile>(m, n, multiprocessors);
+    if (wide <= middle && wide <= narrow) return choice_of<WideTile>(m, n, multiprocessors);
     return middle <= narrow ? choice_of<MiddleTile>(m, n, multiprocessors) : choice_of<NarrowTile>(m, n, multiprocessors);
 }
 
-template <class T, class Product, class Tile>
-void launch_tile(const GemmArguments& gemm, const TileChoice& choice, Stream stream) {
-    WarpgroupArguments arguments{};
-    arguments.gemm = gemm;
-    arguments.qx = tensor_map_of_rows(gemm.qx, gemm.m, gemm.row_bytes, Tile::kHalfM);
-    arguments.qweight = tensor_map_of_rows(gemm.qweight, gemm.n, gemm.row_bytes, Tile::kHalfN);
-    if (gemm.rank_bytes) {
-        arguments.low_rank_act = tensor_map_of_rows(gemm.low_rank_act, gemm.m, gemm.rank_bytes, Tile::kHalfM);
-        arguments.proj_up = tensor_map_of_rows(gemm.proj_up, gemm.n, gemm.rank_bytes, Tile::kHalfN);
+struct Launch {
+    const GemmArguments& gemm;
+    const TileChoice& choice;
+    Stream stream;
+
+    template <class T, class Product, class Tile, bool kPromotes, bool kQuantizes>
+    void run() const {
+        const EpilogueArguments& epilogue = gemm.epilogue;
+        WarpgroupArguments arguments{};
+        arguments.gemm = gemm;
+        arguments.qx = map_of(gemm.qx, gemm.m, gemm.row_bytes, Tile::kHalfM);
+        arguments.qweight = map_of(gemm.qweight, gemm.n, gemm.row_bytes, Tile::kHalfN);
+        if (gemm.rank_bytes) {
+            arguments.low_rank_act = map_of(gemm.low_rank_act, gemm.m, gemm.rank_bytes, Tile::kHalfM);
+            arguments.proj_up = map_of(gemm.proj_up, gemm.n, gemm.rank_bytes, Tile::kHalfN);
+        }
+        arguments.boxes_leave = !kQuantizes && !epilogue.residual && epilogue.out_dtype != Dtype::kFloat;
+        if (arguments.boxes_leave) {
+            const int width = epilogue.glu == Glu::kNone ? gemm.n : gemm.n / 2;
+            arguments.out = tensor_map_of_rows(epilogue.out, gemm.m, 2 * width, 2 * int64_t(epilogue.out_stride), kStagedRows);
+        }
+        launch(warpgroup_gemm_kernel<T, Product, Tile, kPromotes, kQuantizes>, "sm90_gemm_w8a8", {unsigned(choice.blocks), 1, 1},
+               choice.threads, choice.shared_bytes, stream, arguments);
     }
-    launch(warpgroup_gemm_kernel<T, Product, Tile>, "sm90_gemm_w8a8", {unsigned(choice.blocks), 1, 1}, choice.threads,
-           choice.shared_bytes, stream, arguments);
+
+private:
+    static TensorMap map_of(const void* rows, int row_count, int row_bytes, int box_rows) {
+        return tensor_map_of_rows(rows, row_count, row_bytes, row_bytes, box_rows);
+    }
+};
+
+template <class T>
+void launch_product(const Launch& launch, bool e4m3, bool segmented) {
+    switch (launch.choice.block_n) {
+        case WideTile::kBlockN:
+            return launch.run<T, Int8Warpgroup, WideTile, false, false>();
+        case MiddleTile::kBlockN:
+            return e4m3        ? launch.run<T, E4m3Warpgroup, MiddleTile, true, false>()
+                   : segmented ? launch.run<T, Int8Warpgroup, MiddleTile, true, false>()
+                               : launch.run<T, Int8Warpgroup, MiddleTile, false, false>();
+        default:
+            return e4m3        ? launch.run<T, E4m3Warpgroup, NarrowTile, true, false>()
+                   : segmented ? launch.run<T, Int8Warpgroup, NarrowTile, true, false>()
+                               : launch.run<T, Int8Warpgroup, NarrowTile, false, false>();
+    }
+}
+
+// Narrow tiles are few here: without segments too they take the kernel that promotes.
+template <class T>
+void launch_quantizing(const Launch& launch, bool e4m3) {
+    if (launch.choice.block_n == WideTile::kBlockN) return launch.run<T, Int8Warpgroup, WideTile, false, true>();
+    e4m3 ? launch.run<T, E4m3Warpgroup, NarrowTile, true, true>() : launch.run<T, Int8Warpgroup, NarrowTile, true, true>();
 }
 
 template <class T>
-void launch_product(const GemmArguments& gemm, bool e4m3, Stream stream) {
-    const TileChoice choice = choose(gemm.m, gemm.n, e4m3, multiprocessors());
-    if (choice.block_n == WideTile::kBlockN) {
-        launch_tile<T, Int8Warpgroup, WideTile>(gemm, choice, stream);
-    } else if (choice.block_n == MiddleTile::kBlockN) {
-        e4m3 ? launch_tile<T, E4m3Warpgroup, MiddleTile>(gemm, choice, stream)
-             : launch_tile<T, Int8Warpgroup, MiddleTile>(gemm, choice, stream);
-    } else {
-        e4m3 ? launch_tile<T, E4m3Warpgroup, NarrowTile>(gemm, choice, stream)
-             : launch_tile<T, Int8Warpgroup, NarrowTile>(gemm, choice, stream);
-    }
+void launch_gemm(const GemmArguments& gemm, bool e4m3, Dtype dtype, Stream stream) {
+    const NextLayerArguments& next = gemm.epilogue.next;
+    const int halves = gemm.epilogue.glu == Glu::kNone ? 1 : 2;
+    const bool segmented = gemm.segment_bytes < gemm.row_bytes;
+    const TileChoice choice =
+        choose(gemm.m, gemm.n, e4m3, segmented, next.qx ? halves * next.scale_columns : 0, multiprocessors());
+    check_next_layer(next, choice.block_n / halves);
+    const Launch launch{gemm, choice, stream};
+    if (!next.qx) return launch_product<T>(launch, e4m3, segmented);
+    launch_quantizing<T>(launch, e4m3);
+    const int column_blocks = (gemm.n + choice.block_n - 1) / choice.block_n;
+    if (next.rank) sum_partials({next.partials, next.low_rank_act, column_blocks, gemm.m * next.rank, dtype}, stream);
 }
 
 }  // namespace sm90
 
-TileChoice choose_sm90_gemm_w8a8_tile(int m, int n, bool e4m3, int multiprocessors) {
-    return sm90::choose(m, n, e4m3, multiprocessors);
+TileChoice choose_sm90_gemm_w8a8_tile(int m, int n, bool e4m3, bool segmented, int next_columns, int multiprocessors) {
+    return sm90::choose(m, n, e4m3, segmented, next_columns, multiprocessors);
 }
 
 void sm90_gemm_w8a8(const GemmArguments& arguments, bool e4m3, Dtype dtype, Stream stream) {
     check_gemm(arguments, dtype);
-    expect(arguments.segment_bytes == arguments.row_bytes, "segments: one scale for each token needed");
-    expect(!arguments.epilogue.next.qx, "next layer: an output that is not quantized needed");
+    expect_positive("columns of a segment", arguments.segment_bytes);
+    expect_multiple("K", arguments.row_bytes, arguments.segment_bytes);
+    // A box must not straddle two segments.
+    const bool segmented = arguments.segment_bytes < arguments.row_bytes;
+    if (segmented) expect_multiple("columns of a segment", arguments.segment_bytes, kBoxBytes);
     if (dtype == Dtype::kHalf) {
-        sm90::launch_product<Half>(arguments, e4m3, stream);
+        sm90::launch_gemm<Half>(arguments, e4m3, dtype, stream);
     } else {
-        sm90::launch_product<Bfloat>(arguments, e4m3, stream);
+        sm90::launch_gemm<Bfloat>(arguments, e4m3, dtype, stream);
     }
 }
 

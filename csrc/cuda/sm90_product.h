@@ -6,7 +6,7 @@
 namespace halfbyte {
 
 struct Int8Warpgroup {
-    static constexpr bool kPromotes = false;
+    static constexpr int kUnlimited = 1 << 30, kBoxesOfSum = kUnlimited;
 
     DEVICE static float value(uint32_t sum) { return float(int(sum)); }
 
@@ -18,7 +18,7 @@ struct Int8Warpgroup {
 
 // The tensor cores cut the sum after every product, so after 512 columns it moves into float32.
 struct E4m3Warpgroup {
-    static constexpr bool kPromotes = true;
+    static constexpr int kUnlimited = 1 << 30, kBoxesOfSum = 512 / 128;
 
     DEVICE static float value(uint32_t sum) { return ptx::bits_float(sum); }
 

@@ -20,21 +20,54 @@ struct WarpgroupTile {
     static constexpr int kHalfM = kBlockM / 2, kHalfN = kBlockN / 2;  // rows of the boxes that are copied
     static constexpr int kTokenBytes = kBlockM * kBoxBytes, kWeightBytes = kBlockN * kBoxBytes;
     static constexpr int kStageBytes = kTokenBytes + kWeightBytes;
-    // Values and the gates that belong to them are written together, so a part holds columns of both halves of the tile.
-    static constexpr int kPartN = kBlockN > 128 ? kBlockN / 2 : kBlockN, kParts = kBlockN / kPartN;
+    // Cycles of a multiprocessor for a stage: shared memory moves 128 bytes in each, once to fill the stage and once for each
+    // consumer to read it, whose matrix instructions read all weights and the consumer's own tokens; the tensor cores multiply
+    // 4096 pairs of codes in each. Both work at the same time.
+    static constexpr double kSharedCycles = (2 * kTokenBytes + (1 + kConsumers) * kWeightBytes) / 128.0;
+    static constexpr double kTensorCycles = double(kBlockM) * kBlockN * kBoxBytes / 4096;
+    // How much longer than the tensor cores alone.
+    static constexpr double kCyclesEach = kSharedCycles > kTensorCycles ? kSharedCycles / kTensorCycles : 1;
     static_assert(kHalfM * kBoxBytes % 1024 == 0 && kHalfN * kBoxBytes % 1024 == 0, "the swizzle repeats every 1024 bytes");
 };
 
-// Where a warp lays out eight rows of a part of the tile.
+// What a warp lays out at a time: eight rows of the tile in 16 bits, or of half of its columns in float32.
+constexpr int kStagedRows = 8;
+
 template <class Tile>
-struct PartRows : StagedRows<Tile::kPartN> {
-    static constexpr int kWidth = Tile::kPartN, kRows = 8, kBytes = kRows * PartRows::kStride * 4;
+constexpr int kStagingBytes = kStagedRows * Tile::kBlockN * 2;
+
+// 16-bit rows as the copy engine takes them, with its swizzle: boxes of 64 columns, side by side.
+struct BoxRows {
+    static constexpr int kColumns = kBoxBytes / 2, kBytes = kStagedRows * kBoxBytes;
+    uint8_t* boxes;
+
+    // Of a box, where a row of `width` columns has boxes enough to cover it: the last ends with the row.
+    DEVICE static constexpr int first_column(int index, int width) {
+        return kColumns * (index + 1) > width ? width - kColumns : kColumns * index;
+    }
+
+    DEVICE uint8_t* box(int index) const { return boxes + index * kBytes; }
+
+    DEVICE uint8_t* at(int row, int column) const { return in_box(column / kColumns, row, column % kColumns); }
+
+    DEVICE uint8_t* in_box(int index, int row, int column) const {
+        return box(index) + row * kBoxBytes + (((column / 8) ^ row) << 4) + column % 8 * 2;
+    }
+};
+
+// Float32 rows, whose chunks are exchanged in pairs so that the rows of a fragment column stand in different banks.
+template <class Tile>
+struct FloatRows {
+    static constexpr int kWidth = Tile::kHalfN;
+    uint8_t* rows;
+
+    DEVICE uint8_t* at(int row, int column) const { return rows + 4 * (row * kWidth + (column ^ (row % 4 * 8))); }
 };
 
 template <class Tile>
 struct WarpgroupMemory {
     static constexpr int kStagingOffset = Tile::kStages * Tile::kStageBytes;
-    static constexpr int kBarrierOffset = kStagingOffset + Tile::kConsumerWarps * PartRows<Tile>::kBytes;
+    static constexpr int kBarrierOffset = kStagingOffset + Tile::kConsumerWarps * kStagingBytes<Tile>;
     static constexpr int kBytes = kBarrierOffset + 2 * Tile::kStages * int(sizeof(ptx::Mbarrier));
     static constexpr int kMostBytes = 227 * 1024;
     static_assert(kBytes <= kMostBytes, "more than a multiprocessor of sm_90 has");
@@ -45,7 +78,8 @@ struct WarpgroupMemory {
 
     DEVICE uint8_t* weights(int stage) const { return tokens(stage) + Tile::kTokenBytes; }
 
-    DEVICE PartRows<Tile> staging(int warp) const { return {{shared + kStagingOffset + warp * PartRows<Tile>::kBytes}}; }
+    // A warp's own. Boxes begin at multiples of 1024 bytes.
+    DEVICE uint8_t* staging(int warp) const { return shared + kStagingOffset + warp * kStagingBytes<Tile>; }
 
     // Phases complete when a stage has been filled, and when all that read it are through.
     DEVICE ptx::Mbarrier* filled(int stage) const { return reinterpret_cast<ptx::Mbarrier*>(shared + kBarrierOffset) + stage; }

@@ -26,9 +26,9 @@ Encode find_encode() {
 
 }  // namespace
 
-TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int box_rows) {
+TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int64_t stride_bytes, int box_rows) {
     static const Encode encode = find_encode();
-    const cuuint64_t sizes[] = {cuuint64_t(row_bytes), cuuint64_t(row_count)}, strides[] = {cuuint64_t(row_bytes)};
+    const cuuint64_t sizes[] = {cuuint64_t(row_bytes), cuuint64_t(row_count)}, strides[] = {cuuint64_t(stride_bytes)};
     const cuuint32_t box[] = {kBoxBytes, cuuint32_t(box_rows)}, steps[] = {1, 1};
     CUtensorMap encoded;
     const CUresult result =
@@ -37,8 +37,8 @@ TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int
                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS)
         throw std::runtime_error("cuTensorMapEncodeTiled: boxes of " + std::to_string(box_rows) + " rows of " +
-                                 std::to_string(row_count) + " x " + std::to_string(row_bytes) + " bytes refused with error " +
-                                 std::to_string(int(result)));
+                                 std::to_string(row_count) + " x " + std::to_string(row_bytes) + " bytes, " +
+                                 std::to_string(stride_bytes) + " apart, refused with error " + std::to_string(int(result)));
     TensorMap map;
     static_assert(sizeof(map) == sizeof(encoded), "a tensor map has 128 bytes");
     std::memcpy(&map, &encoded, sizeof(map));

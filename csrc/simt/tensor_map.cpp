@@ -21,7 +21,7 @@ constexpr uint32_t kSwizzle128 = 3, kMark = 0x50414d54;  // "TMAP"
 
 }  // namespace
 
-TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int box_rows) {
+TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int64_t stride_bytes, int box_rows) {
     PlainMap plain{};
     plain.address = reinterpret_cast<uintptr_t>(rows);
     plain.rank = 2;
@@ -29,7 +29,7 @@ TensorMap tensor_map_of_rows(const void* rows, int row_count, int row_bytes, int
     for (auto& size : plain.sizes) size = 1;
     plain.sizes[0] = uint64_t(row_bytes);
     plain.sizes[1] = uint64_t(row_count);
-    plain.strides[0] = uint64_t(row_bytes);
+    plain.strides[0] = uint64_t(stride_bytes);
     for (auto& size : plain.box) size = 1;
     plain.box[0] = kBoxBytes;
     plain.box[1] = uint32_t(box_rows);

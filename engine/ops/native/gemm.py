@@ -73,11 +73,18 @@ class Product:
         return epilogue.next.reason_against(hidden_states)
 
     def run(
-        self, kernels: ModuleType, name: str, *flags: Any, epilogue: Epilogue = Epilogue(), block_n: int = 0
+        self,
+        kernels: ModuleType,
+        name: str,
+        *flags: Any,
+        epilogue: Epilogue = Epilogue(),
+        block_n: int = 0,
+        out: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Launch the kernel `name`, which takes the operands, its own flags, the dtype and the stream.
 
-        block_n: columns of its tiles, where the output is quantized.
+        block_n: columns of its tiles, where the output is quantized. out: where it goes, [M, N] whose rows may lie apart by a
+        multiple of 8 elements; fresh unless given.
         """
         # A convolution has as many rows as output pixels, and K is a pixel's channels once for every tap.
         m, row_bytes = self.low_rank_act.shape[0], self.qweight.shape[1]
@@ -87,15 +94,17 @@ class Product:
         tensors |= {"gate": dense(epilogue.gate), "residual": dense(epilogue.residual)}
         next_layer = None
         if epilogue.next is None:
-            tensors["out"] = torch.empty(m, epilogue.width(n), dtype=self.out_dtype, device=self.qx.device)
+            if out is None:
+                out = torch.empty(m, epilogue.width(n), dtype=self.out_dtype, device=self.qx.device)
+            tensors["out"] = out
         else:
             next_layer = NextLayer(epilogue.next, m, epilogue.width(n), -(-n // block_n), self.out_dtype, self.qx.device)
         given = addresses(kernels, **tensors, **(next_layer.tensors if next_layer else {}))
-        *operands, bias, gate, residual, out = (*given[:10], *(given[10:] if next_layer is None else [0]))
+        *operands, bias, gate, residual, target = (*given[:10], *(given[10:] if next_layer is None else [0]))
         after = kernels.EpilogueArguments(
-            bias, gate, residual, out, 1 if epilogue.gate is None else m // epilogue.gate.shape[0],
-            DTYPE_CODE[self.out_dtype], ACTIVATION_CODE[epilogue.activation], GLU_CODE[epilogue.glu],
-            next_layer.arguments(kernels, given[10:]) if next_layer else kernels.NextLayerArguments(),
+            bias, gate, residual, target, 1 if epilogue.gate is None else m // epilogue.gate.shape[0],
+            0 if next_layer else tensors["out"].stride(0), DTYPE_CODE[self.out_dtype], ACTIVATION_CODE[epilogue.activation],
+            GLU_CODE[epilogue.glu], next_layer.arguments(kernels, given[10:]) if next_layer else kernels.NextLayerArguments(),
         )  # fmt: skip
         segment_bytes = self.qx.shape[1] // self.ascales.shape[0]
         arguments = kernels.GemmArguments(*operands, m, self.ascales.shape[1], n, row_bytes, rank, segment_bytes, after)

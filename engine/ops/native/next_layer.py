@@ -14,6 +14,11 @@ from .operands import dense
 from .quantize import FORMAT_CODE, Quantization
 
 
+def scale_columns(how: Quantization, columns: int) -> int:
+    """How many of the columns share one scale."""
+    return GROUP_SIZE.get(how.format, columns // how.segments)
+
+
 class NextLayer:
     """The fresh tensors for M rows of `columns`, made by `column_blocks` blocks, and what their kernel is told."""
 
@@ -35,6 +40,6 @@ class NextLayer:
         """addresses: of `tensors`, in their order."""
         how = self.how
         code = FORMAT_CODE[how.format, how.unsigned or how.four_over_six]
-        scale_columns = GROUP_SIZE.get(how.format, self.columns // how.segments)
         padded_rows = self.outputs[1].shape[1]
-        return kernels.NextLayerArguments(*addresses, padded_rows, self.columns, how.rank, scale_columns, how.shift, code)
+        sizes = padded_rows, self.columns, how.rank, scale_columns(how, self.columns)
+        return kernels.NextLayerArguments(*addresses, *sizes, how.shift, code)

@@ -26,8 +26,13 @@ def addresses(kernels: ModuleType, **tensors: Tensor | None) -> list[int]:
     """The address of each tensor, 0 for None or an empty one. The host shim is told which memory the launch may touch."""
     if hasattr(kernels, "register_memory"):
         there = {name: tensor for name, tensor in tensors.items() if tensor is not None and tensor.numel()}
-        kernels.register_memory([(name, tensor.data_ptr(), tensor.nbytes) for name, tensor in there.items()])
+        kernels.register_memory([(name, tensor.data_ptr(), span(tensor)) for name, tensor in there.items()])
     return [0 if tensor is None or not tensor.numel() else tensor.data_ptr() for tensor in tensors.values()]
+
+
+def span(tensor: Tensor) -> int:
+    """Bytes from the first element to the end of the last."""
+    return (1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))) * tensor.element_size()
 
 
 def floats(kernels: ModuleType, tensor: Tensor | None, address: int) -> object:

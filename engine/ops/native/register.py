@@ -23,7 +23,7 @@ from .fused import (
 )
 from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects
 from .gemm_w4a16 import gemm_w4a16, gemm_w4a16_rejects
-from .gemm_w8a8 import WARPS_FILE, gemm_w8a8, gemm_w8a8_file, gemm_w8a8_rejects
+from .gemm_w8a8 import gemm_w8a8, gemm_w8a8_file, gemm_w8a8_quantizing_file, gemm_w8a8_rejects
 from .qk_norm_rope import qk_norm_rope, qk_norm_rope_rejects
 from .quantize import (
     group_norm_silu_quantize,
@@ -56,7 +56,12 @@ def residual_kernels(name: str, file: str | Callable[..., str], run: Callable, r
 
 
 def product_kernels(
-    name: str, file: str | Callable[..., str], run: Callable, rejects: Callable, count: int, quantizing_file: str = ""
+    name: str,
+    file: str | Callable[..., str],
+    run: Callable,
+    rejects: Callable,
+    count: int,
+    quantizing_file: Callable[..., str] | None = None,
 ) -> dict[str, Kernel]:
     """Those, and with an activation, quantized for the next layer or not; quantizing_file: of the former, where it is another."""
     quantizing = with_act_quantize(run, count), with_act_quantize_rejects(rejects, count)
@@ -69,7 +74,7 @@ def product_kernels(
 
 KERNELS: dict[str, Kernel] = {
     **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
-    **product_kernels("gemm_w8a8", gemm_w8a8_file, gemm_w8a8, gemm_w8a8_rejects, 8, WARPS_FILE),
+    **product_kernels("gemm_w8a8", gemm_w8a8_file, gemm_w8a8, gemm_w8a8_rejects, 8, gemm_w8a8_quantizing_file),
     **product_kernels("gemm_nvfp4", "sm120_gemm_nvfp4", gemm_nvfp4, gemm_nvfp4_rejects, 9),
     "quantize_act": Kernel("smxx_quantize_act", quantize_act, quantize_act_rejects),
     "norm_quantize": Kernel("smxx_norm_quantize", norm_quantize, norm_quantize_rejects),

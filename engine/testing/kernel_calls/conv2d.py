@@ -104,6 +104,6 @@ def refuse(kernels: ModuleType, op: str, **changes: int) -> None:
     geometry = {"height": 2, "width": 4, "out_height": 2, "out_width": 3, "kernel_height": 1, "kernel_width": 2}
     fields = geometry | {"m": 6, "n": 16, "row_bytes": 128, "segment_bytes": 64} | changes
     shape = kernels.ConvGeometry(*(fields[name] for name in geometry), 1, 1, 0, 0, 1, 1, 64)
-    epilogue = kernels.EpilogueArguments(0, 0, 0, 64, 1, 0, 0, 0, kernels.NextLayerArguments())
+    epilogue = kernels.EpilogueArguments(0, 0, 0, 64, 1, fields["n"], 0, 0, 0, kernels.NextLayerArguments())
     sizes = fields["m"], 8, fields["n"], fields["row_bytes"], 8, fields["segment_bytes"]
     getattr(kernels, op)(kernels.GemmArguments(*[64] * 7, *sizes, epilogue), shape, 0, 0)

@@ -192,7 +192,8 @@ def refuse(kernels: ModuleType, op: str, flags: tuple, dtype: int = 0, **changes
     """Call the host code with one field changed. The addresses are no tensors': nothing may be launched on them."""
     operand = dict.fromkeys(("qx", "ascales", "qweight", "wscales", "wtscale", "low_rank_act", "proj_up"), 64)
     sizes = {"m": 6, "padded_m": 8, "n": 16, "row_bytes": 64, "rank": 8, "segment_bytes": 64}
-    after = {"bias": 64, "gate": 64, "residual": 64, "out": 64, "rows_per_gate": 3, "out_dtype": dtype, "activation": 0, "glu": 0}
+    after = dict.fromkeys(("bias", "gate", "residual", "out"), 64)
+    after |= {"rows_per_gate": 3, "out_stride": 16, "out_dtype": dtype, "activation": 0, "glu": 0}
     next_layer = dict.fromkeys(NEXT_OPERANDS, 64) | {"next_padded_rows": 8, "next_columns": 16, "next_rank": 4}
     next_layer |= {"next_scale_columns": 16, "next_shift": 0.0, "next_format": 4}
     fields = operand | sizes | after | next_layer
@@ -225,6 +226,8 @@ REFUSED: dict[str, list[dict[str, int]]] = {
         for name in ("qx", "ascales", "qweight", "wscales", "low_rank_act", "proj_up", "bias", "gate", "residual", "out")
         + NEXT_OPERANDS
     ],
+    "elements from row to row of out: a multiple of 8 needed": [{"out_stride": 20}],
+    "elements from row to row of out: at least 16 needed": [{"out_stride": 8}],
     "gate: a residual needed beside it": [{"residual": 0}],
     "gate: its rows must divide M": [{"rows_per_gate": 4}],
     "R of the next layer: a multiple of 4 needed": [{"next_rank": 6}],
@@ -236,9 +239,7 @@ REFUSED: dict[str, list[dict[str, int]]] = {
 }  # fmt: skip
 
 
-def refusals(op: str, flags: tuple, quantizing: bool = True) -> Iterator[Call]:
+def refusals(op: str, flags: tuple) -> Iterator[Call]:
     for sentence, cases in REFUSED.items():
         for changes in cases:
-            if not quantizing and any(name.startswith("next_") for name in changes):
-                continue
             yield Refusal(f"{op} {changes}", lambda kernels, changes=changes: refuse(kernels, op, flags, **changes), sentence)

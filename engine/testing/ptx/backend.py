@@ -32,9 +32,12 @@ class RecordedKernels:
     def register_memory(self, memory: list[tuple[str, int, int]]) -> None:
         self._memory = Memory(memory)
 
+    def file(self, stem: str) -> PtxModule:
+        """What csrc/cuda/<stem>.cu was compiled to; its text may be changed before it is run."""
+        return next(file for file in self._files if file.source.stem == stem)
+
     def entries_of(self, stem: str) -> frozenset[str]:
-        """The entries of csrc/cuda/<stem>.cu."""
-        return next(file for file in self._files if file.source.stem == stem).entries
+        return self.file(stem).entries
 
     def file_of(self, symbol: str, name: str) -> PtxModule:
         """The file with this entry; those whose name ends as the kernel's are compiled first."""

@@ -45,13 +45,29 @@ GATES = (
     Gate("sm80_gemm_w8a8", "GemmTile<64, 64,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=1.65, max_registers=128),
     Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("89",), "QMMA.16832.F32.E4M3", max_per_entry=3.0),
     Gate("sm80_gemm_w8a8", "GemmTile<128, 128,.*E4m3", ("120f",), "QMMA.SF.16832", max_per_entry=3.2),
-    # The registers are those of the launch, before warpgroups hand them on. Around the counted loop are the promotion of E4M3
-    # sums and the tiles of a block.
-    Gate("sm90_gemm_w8a8", "Int8.*WarpgroupTile<256,", ("90a",), "IGMMA.64x256x32.S8.S8", 168, max_per_entry=0.13, max_depth=2),
-    Gate("sm90_gemm_w8a8", "Int8.*WarpgroupTile<192,", ("90a",), "IGMMA.64x192x32.S8.S8", 168, max_per_entry=0.17, max_depth=2),
-    Gate("sm90_gemm_w8a8", "Int8.*WarpgroupTile<128,", ("90a",), "IGMMA.64x128x32.S8.S8", 168, max_per_entry=0.25, max_depth=2),
-    Gate("sm90_gemm_w8a8", "E4m3.*WarpgroupTile<192,", ("90a",), "QGMMA.64x192x32.F32", 168, max_per_entry=0.17, max_depth=3),
-    Gate("sm90_gemm_w8a8", "E4m3.*WarpgroupTile<128,", ("90a",), "QGMMA.64x128x32.F32", 168, max_per_entry=0.25, max_depth=3),
+    # The registers are those of the launch, before warpgroups hand them on. Around the counted loop are the tiles of a block and,
+    # in the kernels whose first flag is set, the promotion of sums.
+    *(
+        Gate("sm90_gemm_w8a8", f"{kernel}, f", ("90a",), opcode, 168, max_per_entry=per_entry, max_depth=depth)
+        for kernel, opcode, per_entry, depth in (
+            ("Int8.*WarpgroupTile<256,.*false", "IGMMA.64x256x32.S8.S8", 0.13, 2),
+            ("Int8.*WarpgroupTile<192,.*false", "IGMMA.64x192x32.S8.S8", 0.17, 2),
+            ("Int8.*WarpgroupTile<128,.*false", "IGMMA.64x128x32.S8.S8", 0.25, 2),
+            ("Int8.*WarpgroupTile<192,.*true", "IGMMA.64x192x32.S8.S8", 0.17, 3),
+            ("Int8.*WarpgroupTile<128,.*true", "IGMMA.64x128x32.S8.S8", 0.25, 3),
+            ("E4m3.*WarpgroupTile<192,.*true", "QGMMA.64x192x32.F32", 0.17, 3),
+            ("E4m3.*WarpgroupTile<128,.*true", "QGMMA.64x128x32.F32", 0.25, 3),
+        )
+    ),
+    # Those that also quantize their output keep fewer constants of the loop in registers.
+    *(
+        Gate("sm90_gemm_w8a8", f"{kernel}, t", ("90a",), opcode, 168, max_per_entry=per_entry, max_depth=depth)
+        for kernel, opcode, per_entry, depth in (
+            ("Int8.*WarpgroupTile<256,.*false", "IGMMA.64x256x32.S8.S8", 0.13, 2),
+            ("Int8.*WarpgroupTile<128,.*true", "IGMMA.64x128x32.S8.S8", 0.3, 3),
+            ("E4m3.*WarpgroupTile<128,.*true", "QGMMA.64x128x32.F32", 0.3, 3),
+        )
+    ),
     Gate("sm120_gemm_nvfp4", "GemmTile<256, 128,", ("120f",), "OMMA.SF.16864", max_per_entry=1.1),
     Gate("sm120_gemm_nvfp4", "GemmTile<64, 64,", ("120f",), "OMMA.SF.16864", max_per_entry=2.35, max_registers=128),
     Gate("smxx_gemm_w4a16", "gemm_w4a16_kernel", MMA_INT8, "HMMA.16816", max_per_entry=3.7, max_registers=168),

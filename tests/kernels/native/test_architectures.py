@@ -58,13 +58,33 @@ def test_warpgroups_take_8_bit_products_on_sm_90(monkeypatch, gpu, file):
     assert files == [file, file]
 
 
-def test_what_warpgroups_refuse_goes_to_warps(monkeypatch):
-    qx, ascales, *rest = args = on_a_gpu(monkeypatch, (9, 0))
-    assert KERNELS["gemm_w8a8"].file_of(qx, ascales.repeat(2, 1), *rest) == "sm80_gemm_w8a8"
-    assert KERNELS["gemm_w8a8_act_quantize"].file_of(*args) == "sm80_gemm_w8a8"
-    assert warpgroups_reject(qx, ascales.repeat(2, 1), *rest) == "one activation scale for each token needed, got 2 segments"
-    quantizing = Epilogue(next=Quantization(None, None, "int8"))
-    assert warpgroups_reject(*args, quantizing) == "an output that is not quantized for the next layer needed"
+def test_warpgroups_take_segments_of_whole_boxes(monkeypatch):
+    qx, ascales, *rest = on_a_gpu(monkeypatch, (9, 0))
+    product, two = KERNELS["gemm_w8a8"], ascales.repeat(2, 1)
+    assert product.file_of(qx.repeat(1, 4), two, *rest) == "sm90_gemm_w8a8"
+    assert product.file_of(qx, two, *rest) == "sm80_gemm_w8a8"
+    assert warpgroups_reject(qx, two, *rest) == "segments must be a multiple of 128 columns wide, got 32"
+
+
+@pytest.mark.parametrize(
+    ("codes", "segments", "widest"), [(torch.int8, 1, 256), (torch.int8, 2, 128), (torch.float8_e4m3fn, 1, 128)]
+)
+def test_warpgroups_quantize_what_fits_into_their_tiles(monkeypatch, codes, segments, widest):
+    qx, ascales, qweight, *rest = on_a_gpu(monkeypatch, (9, 0))
+    args = qx.repeat(1, 4).to(codes), ascales.repeat(segments, 1), qweight.repeat(32, 4).to(codes), *rest
+    n = args[2].shape[0]
+    kernel = KERNELS["gemm_w8a8_act_quantize"]
+    after = "gelu_tanh", "none", None, None, "int8", 0.0, False
+    assert kernel.file_of(*args, *after, n // widest) == "sm90_gemm_w8a8"
+    assert kernel.file_of(*args, *after, n // (2 * widest)) == "sm80_gemm_w8a8"
+    reason = f"segments of the next layer must be a power of two and at most {widest} columns wide, got {2 * widest}"
+    assert warpgroups_reject(*args, Epilogue(next=Quantization(None, None, "int8", segments=n // (2 * widest)))) == reason
+    halves = Epilogue("silu", "gate_first", next=Quantization(None, None, "int8", segments=n // (2 * widest)))
+    assert "at most" in warpgroups_reject(*args, halves)
+
+
+def test_warpgroups_refuse_what_no_kernel_takes(monkeypatch):
+    args = on_a_gpu(monkeypatch, (9, 0))
     assert warpgroups_reject(*args[:-1], torch.float16).startswith("one 16-bit dtype needed")
 
 
