@@ -32,8 +32,7 @@ GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
 def pretended_gpu(capability: tuple[int, int]) -> Iterator[None]:
     """Tensors made inside have no memory; a GPU of this capability is what they are on when they ask for `cuda`.
 
-    One context for all that belongs together: tensors of two do not meet. Attention runs on its reference, as PyTorch's own
-    kernels are not asked whether they are there.
+    One context for all that belongs together: tensors of two do not meet.
     """
     register_guard()
     answers = {

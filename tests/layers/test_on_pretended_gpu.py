@@ -79,7 +79,8 @@ def test_a_step_stays_on_the_gpu_and_reads_nothing_back(name, recipe, capability
             assert any(op.startswith("gemm") for op, _ in watch.chosen) == (capability >= (8, 0))
             fused = fused or fuse_blocks(model)
         if name == "flux":
-            assert set(fused.reasons.values()) == {None} and watch.chosen["attention", "reference"] == 4
+            assert set(fused.reasons.values()) == {None}
+            assert sum(calls for (op, _), calls in watch.chosen.items() if op == "attention") == 4
 
 
 def test_fused_blocks_compile_to_whole_graphs_that_blocks_share():
