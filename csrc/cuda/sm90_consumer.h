@@ -12,7 +12,7 @@ namespace halfbyte {
 template <class T, class Product, class Tile, bool kPromotes, bool kQuantizes>
 struct Consumer {
     static constexpr int kValues = Tile::kValues, kSlices = kBoxBytes / 32;
-    static_assert(kPromotes || Product::kBoxesOfSum == Product::kUnlimited, "sums that are cut too often");
+    static_assert(kPromotes || Product::kBoxesOfSum == kUnlimitedBoxes, "sums that lose bits must move in time");
 
     const WarpgroupArguments& warpgroup_arguments;
     const GemmArguments& arguments;
@@ -33,9 +33,7 @@ struct Consumer {
             const Columns<Tile> columns(arguments, block.column);
             const int first_row = block.row * Tile::kBlockM + 16 * warp;
             RowScales row_scales(arguments, first_row + lane / 4);
-            // The first product overwrites them, which the compiler does not see: without a value they would count as taken since
-            // the tile before.
-            uint32_t y[kValues] = {};
+            uint32_t y[kValues];
             if constexpr (kPromotes) {
                 promote_codes(y, row_scales, columns);
             } else {
@@ -92,8 +90,6 @@ private:
     DEVICE void add_box(uint32_t (&sums)[kValues]) {
         wait_until_filled();
         const uint64_t a = tokens(), b = weights();
-        // The zeros in them, too, must be there before the fence.
-        if constexpr (!kAccumulates) ptx::pin(sums);
         ptx::wgmma_fence();
         UNROLL
         for (int slice = 0; slice < kSlices; ++slice)
@@ -150,11 +146,13 @@ private:
 
     DEVICE uint8_t* column_bias() const { return column_scales() + Tile::kBlockN * sizeof(float); }
 
-    // y, which is zero, becomes bits of the float32 products with the rows' scales applied.
+    // y: bits of the float32 products with the rows' scales applied.
     DEVICE void promote_codes(uint32_t (&y)[kValues], RowScales& row_scales, const Columns<Tile>& columns) {
         const int boxes_of_segment = boxes_over(arguments.segment_bytes);
         int left_of_segment = boxes_of_segment;
         const int all_boxes = boxes_over(arguments.row_bytes);
+        UNROLL
+        for (int i = 0; i < kValues; ++i) y[i] = 0;
         ROLLED
         for (int left = all_boxes; left > 0;) {
             const bool first = left == all_boxes;
@@ -167,7 +165,7 @@ private:
                 // The scales of the next segment arrive while this one's products are summed.
                 if (left > 0) row_scales.load();
             }
-            uint32_t sums[kValues] = {};
+            uint32_t sums[kValues];
             sum_boxes(sums, boxes, [&] {
                 if (first) fetch_column_operands(columns);
             });

@@ -2,11 +2,14 @@
 #pragma once
 
 #include "ptx_wgmma.h"
+#include "tensor_map.h"
 
 namespace halfbyte {
 
+constexpr int kUnlimitedBoxes = 1 << 30;
+
 struct Int8Warpgroup {
-    static constexpr int kUnlimited = 1 << 30, kBoxesOfSum = kUnlimited;
+    static constexpr int kBoxesOfSum = kUnlimitedBoxes;
 
     DEVICE static float value(uint32_t sum) { return float(int(sum)); }
 
@@ -18,7 +21,7 @@ struct Int8Warpgroup {
 
 // The tensor cores cut the sum after every product, so after 512 columns it moves into float32.
 struct E4m3Warpgroup {
-    static constexpr int kUnlimited = 1 << 30, kBoxesOfSum = 512 / 128;
+    static constexpr int kBoxesOfSum = 512 / kBoxBytes;
 
     DEVICE static float value(uint32_t sum) { return ptx::bits_float(sum); }
 

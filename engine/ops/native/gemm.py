@@ -72,6 +72,16 @@ class Product:
         hidden_states = torch.empty(self.qx.shape[0], epilogue.width(n), dtype=self.out_dtype, device="meta")
         return epilogue.next.reason_against(hidden_states)
 
+    def output(self, width: int, given: Tensor | None) -> Tensor:
+        """[M, width], fresh unless given. Raises ValueError for one of another shape or dtype, or whose rows are not dense."""
+        shape = self.low_rank_act.shape[0], width
+        if given is None:
+            return torch.empty(shape, dtype=self.out_dtype, device=self.qx.device)
+        if given.shape != shape or given.dtype != self.out_dtype or given.stride(1) != 1:
+            got = f"{given.dtype} {list(given.shape)} with strides {list(given.stride())}"
+            raise ValueError(f"out: {self.out_dtype} {list(shape)} with dense rows needed, got {got}")
+        return given
+
     def run(
         self,
         kernels: ModuleType,
@@ -83,8 +93,8 @@ class Product:
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Launch the kernel `name`, which takes the operands, its own flags, the dtype and the stream.
 
-        block_n: columns of its tiles, where the output is quantized. out: where it goes, [M, N] whose rows may lie apart by a
-        multiple of 8 elements; fresh unless given.
+        block_n: columns of its tiles, where the output is quantized. out: where it goes otherwise, [M, N] whose rows may lie apart
+        by a multiple of 8 elements; fresh unless given.
         """
         # A convolution has as many rows as output pixels, and K is a pixel's channels once for every tap.
         m, row_bytes = self.low_rank_act.shape[0], self.qweight.shape[1]
@@ -94,9 +104,7 @@ class Product:
         tensors |= {"gate": dense(epilogue.gate), "residual": dense(epilogue.residual)}
         next_layer = None
         if epilogue.next is None:
-            if out is None:
-                out = torch.empty(m, epilogue.width(n), dtype=self.out_dtype, device=self.qx.device)
-            tensors["out"] = out
+            tensors["out"] = self.output(epilogue.width(n), out)
         else:
             next_layer = NextLayer(epilogue.next, m, epilogue.width(n), -(-n // block_n), self.out_dtype, self.qx.device)
         given = addresses(kernels, **tensors, **(next_layer.tensors if next_layer else {}))

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from halfbyte.ops import OPS, use_backend
+from halfbyte.ops.native.gemm import Epilogue, Product
 from halfbyte.testing import LAYER_SHAPES, Inputs, Shape, relative_rms, two_tiles
 from halfbyte.testing.products import check, check_schedules, operands
 
-pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
+kernels = pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
 HALVES = (torch.float16, torch.bfloat16)
 PRODUCTS = ("gemm_w4a4", "gemm_w8a8")
 
@@ -31,6 +32,41 @@ def test_odd_sizes_and_ranks(name, dtype, rank, m, n):
 @pytest.mark.parametrize("format", ["int8", "fp8"])
 def test_activation_scales_per_segment(segments, format):
     check("gemm_w8a8", operands("gemm_w8a8", Shape("segments", 137, 136, 384), torch.bfloat16, segments=segments, format=format))
+
+
+EPILOGUES = {
+    "none": Epilogue(),
+    "gated": Epilogue("silu", "value_first"),
+    "residual": Epilogue(residual=Inputs(torch.float16).normal(140, 144)),
+}
+
+
+def product_w8a8(out_dtype):
+    qx, ascales, qweight, wscales, *rest = operands("gemm_w8a8", Shape("beside", 140, 144, 64), torch.float16, out_dtype=out_dtype)
+    return Product(qx, ascales, qweight, wscales, None, *rest)
+
+
+@pytest.mark.parametrize("name", EPILOGUES)
+@pytest.mark.parametrize("out_dtype", [torch.float16, torch.float32])
+def test_outputs_beside_others(name, out_dtype):
+    """Rows that stand apart: what lies between them stays."""
+    product, epilogue = product_w8a8(out_dtype), EPILOGUES[name]
+    want, width = product.run(kernels, "gemm_w8a8", False, epilogue=epilogue), epilogue.width(144)
+    whole = torch.full((140, 8 + width + 16), 7.0, dtype=out_dtype)
+    out = whole[:, 8 : 8 + width]
+    assert product.run(kernels, "gemm_w8a8", False, epilogue=epilogue, out=out) is out
+    assert torch.equal(out, want)
+    assert (whole[:, :8] == 7).all() and (whole[:, 8 + width :] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [torch.empty(140, 136), torch.empty(140, 144, dtype=torch.float16), torch.empty(144, 140).t()],
+    ids=["narrow", "of another dtype", "transposed"],
+)
+def test_outputs_that_do_not_fit_are_refused(out):
+    with pytest.raises(ValueError, match=r"out: torch\.float32 \[140, 144\] with dense rows needed, got"):
+        product_w8a8(torch.float32).run(kernels, "gemm_w8a8", False, out=out)
 
 
 def test_a_row_of_codes_that_ends_inside_a_step():
