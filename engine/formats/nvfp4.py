@@ -35,11 +35,16 @@ def e2m1_encode(x: Tensor) -> Tensor:
 
 def e2m1_round(x: Tensor) -> Tensor:
     """What decoding the codes of x gives, in fewer passes; NaN stays NaN. x: float [...] -> float32 [...]."""
+    return _unsigned_zero_round(x).copysign_(x)
+
+
+def _unsigned_zero_round(x: Tensor) -> Tensor:
+    """e2m1_round, but that every zero is positive."""
     y = x.float().clamp(-E2M1_MAX, E2M1_MAX)
     # The grid's step is half the power of two at or below the magnitude, half of 1 below 1. A sum with 1.5 * 2^22 times that power
     # has this step as its last bit, so the addition itself rounds to nearest even; taking the number off again is exact.
     anchor = y.view(torch.int32).bitwise_and(EXPONENT_BITS).view(torch.float32).clamp_(min=1.0).mul_(1.5 * 2.0**22)
-    return y.add_(anchor).sub_(anchor).copysign_(x)
+    return y.add_(anchor).sub_(anchor)
 
 
 def e2m1_decode(codes: Tensor) -> Tensor:
@@ -77,7 +82,7 @@ def _scales_to(target: float, peak: Tensor, outer_scale: Tensor) -> Tensor:
 
 def _block_errors(blocks: Tensor, scales: Tensor, outer_scale: Tensor) -> Tensor:
     step = (scales.float() * outer_scale).unsqueeze(-1)
-    return e2m1_round(blocks / step).mul_(step).sub_(blocks).square_().sum(-1)
+    return _unsigned_zero_round(blocks / step).mul_(step).sub_(blocks).square_().sum(-1)
 
 
 def quantize(x: Tensor, outer_scale: Tensor | None = None, four_over_six: bool = False) -> tuple[Tensor, Tensor, Tensor]:
