@@ -26,7 +26,7 @@ def run(context: Context) -> None:
     with torch.no_grad():
         arguments = block_arguments(context, plain)
         low_bit = copy.deepcopy(plain)
-        layers = convert_data_free(low_bit)
+        layers = convert_data_free(low_bit)["layers"]
         kinds = prepare(low_bit)["kinds"]
         fused = copy.deepcopy(low_bit)
         reasons = fuse_blocks(context, fused)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+import re
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -11,18 +12,21 @@ from torch import nn
 from .context import Context
 
 RECIPE = "svdq_int4"
-# Random weights have no low-rank part to find: more rounds cost minutes and change nothing measured here.
-ROUNDS = 2
+ROUNDS = re.compile(r"low rank from round (\d+) of (\d+)")
 
 
-def convert_data_free(model: nn.Module) -> dict[str, int]:
-    """In place, one block at a time. Returns layers by stored format."""
+def convert_data_free(model: nn.Module, recipe: str = RECIPE) -> dict[str, Any]:
+    """In place, one block at a time, as `convert` does by default. Returns layers by stored format, and the rounds of the fit."""
     from halfbyte.convert import convert
-    from halfbyte.quantize import get_recipe
 
-    decisions = convert(model, replace(get_recipe(RECIPE), iterations=ROUNDS), low_memory=True)
+    decisions = convert(model, recipe, low_memory=True)
     formats = [str(decision.layer_format.weight) if decision.layer_format else "float" for decision in decisions]
-    return {name: formats.count(name) for name in sorted(set(formats))}
+    found = [ROUNDS.search(decision.reason) for decision in decisions]
+    rounds = {
+        "of the fit": sorted(Counter(int(match[2]) for match in found if match).items()),
+        "that were kept": sorted(Counter(int(match[1]) for match in found if match).items()),
+    }
+    return {"layers": {name: formats.count(name) for name in sorted(set(formats))}, "rounds, each with its layers": rounds}
 
 
 def prepare(model: nn.Module, **options: Any) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .scaling import apply_scale, scale_from_peak, split_groups
+from .scaling import apply_scale, peak_magnitude, scale_from_peak, split_groups
 
 GROUP_SIZE = 64
+HIGHEST, HIGHEST_UNSIGNED = 7, 15
 
 
 def quantize(
@@ -23,11 +24,19 @@ def quantize(
     Raises ValueError when K is not a multiple of group_size.
     """
     groups = split_groups(x, group_size)
-    peak = groups.amax(-1).clamp(min=0) if unsigned else groups.abs().amax(-1)
-    lowest, highest = (0, 15) if unsigned else (-7, 7)
-    scales = scale_from_peak(peak, highest, scale_dtype or x.dtype)
-    codes = (groups / scales.float().unsqueeze(-1)).round().clamp(lowest, highest).nan_to_num(0)
+    scales = group_scales(x, unsigned, scale_dtype, group_size)
+    lowest, highest = (0, HIGHEST_UNSIGNED) if unsigned else (-HIGHEST, HIGHEST)
+    codes = (groups / scales.float().unsqueeze(-1)).round_().clamp_(lowest, highest).nan_to_num_(0)
     return codes.to(torch.int8).flatten(-2), scales
+
+
+def group_scales(
+    x: Tensor, unsigned: bool = False, scale_dtype: torch.dtype | None = None, group_size: int = GROUP_SIZE
+) -> Tensor:
+    """The scales that `quantize` gives x."""
+    groups = split_groups(x, group_size)
+    peak = groups.amax(-1).clamp_(min=0) if unsigned else peak_magnitude(groups)
+    return scale_from_peak(peak, HIGHEST_UNSIGNED if unsigned else HIGHEST, scale_dtype or x.dtype)
 
 
 def dequantize(codes: Tensor, scales: Tensor) -> Tensor:

@@ -15,6 +15,12 @@ def split_groups(x: Tensor, group_size: int) -> Tensor:
     return x.unflatten(-1, (x.shape[-1] // group_size, group_size)).float()
 
 
+def peak_magnitude(x: Tensor) -> Tensor:
+    """The largest magnitude along the last dimension: [..., K] -> [...]; NaN where there is one."""
+    # Two reductions read x twice; x.abs() would write it besides.
+    return torch.maximum(x.amax(-1), x.amin(-1).neg_()).abs_()
+
+
 def scale_from_peak(peak: Tensor, largest_code: float, scale_dtype: torch.dtype) -> Tensor:
     """The scale, already rounded to scale_dtype, that maps `peak` (float32, >= 0) to the largest code.
 

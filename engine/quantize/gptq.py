@@ -20,14 +20,14 @@ def gptq(weight: Tensor, grid: WeightGrid, gram: Tensor, damp: float = 0.01) -> 
     """
     order = gram.diagonal().argsort(descending=True, stable=True)
     factor = _inverse_factor(gram[order][:, order], damp)
-    remaining, step = weight[:, order].clone(), grid.step[:, order]
+    remaining, step = weight[:, order].clone(), grid.column_step()[:, order]
     values = torch.empty_like(remaining)
     columns = weight.shape[1]
     for start in range(0, columns, BLOCK):
         end = min(start + BLOCK, columns)
         errors = torch.empty_like(remaining[:, start:end])
         for column in range(start, end):
-            values[:, column] = grid.nearest(remaining[:, column], step[:, column])
+            values[:, column] = grid.points(remaining[:, column] / step[:, column]) * step[:, column]
             errors[:, column - start] = (remaining[:, column] - values[:, column]) / factor[column, column]
             remaining[:, column + 1 : end] -= errors[:, column - start : column - start + 1] * factor[column, column + 1 : end]
         remaining[:, end:] -= errors @ factor[start:end, end:]

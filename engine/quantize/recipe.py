@@ -15,7 +15,8 @@ class Recipe:
 
     rank: of the low-rank branch, cut for small layers. smooth: search a smooth_factor. shift: unsigned activations after GELU.
     four_over_six: nvfp4 blocks take the better of two scales. gptq: solve the rounding on calibration rows, where it helps.
-    iterations, patience: rounds of the low-rank alternation, and how many in a row may fail to lower the error before it stops.
+    iterations: rounds of the low-rank alternation at most; it stops when patience rounds in a row have not lowered the error by
+    tolerance, a share of it.
     rows: calibration rows kept per layer, twice the input width when that is more, at most max_rows; a quarter of them held out.
     """
 
@@ -28,8 +29,9 @@ class Recipe:
     four_over_six: bool = False
     gptq: bool = False
     adaln: LayerFormat | None = ADALN_W4A16
-    iterations: int = 100
+    iterations: int = 32
     patience: int = 4
+    tolerance: float = 1e-3
     rows: int = 2048
     max_rows: int = 8192
 
@@ -41,6 +43,8 @@ class Recipe:
             raise ValueError(f"recipe.iterations: at least 1 needed with rank {self.rank}, got {self.iterations}")
         if self.patience < 1:
             raise ValueError(f"recipe.patience: at least 1 needed, got {self.patience}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"recipe.tolerance: a share from 0 to below 1 needed, got {self.tolerance}")
         if not 8 <= self.rows <= self.max_rows:
             raise ValueError(f"recipe.rows: 8 to max_rows ({self.max_rows}) needed, got {self.rows}")
 

@@ -23,6 +23,7 @@ from .recipe import Recipe
 from .reservoir import seed_of
 from .rounding import WeightGrid, round_nearest
 from .rows import weight_matrix
+from .subspace import Sum
 
 # Rows that score a candidate: enough to rank smoothing factors and to see a branch stop improving.
 SCORE_ROWS = 1024
@@ -79,7 +80,7 @@ class _Fit:
         columns_factor = factor.repeat(self.taps)
         smoothed = self.weight * columns_factor
         branch = self.fit_branch(smoothed, columns_factor, notes)
-        residual = smoothed - branch.product(columns_factor)
+        residual = branch.rest(smoothed, columns_factor)
         grid = WeightGrid.fit(residual, self.sizes, self.format, self.dtype)
         values = self.round(residual, grid, branch, columns_factor, notes)
         sqnr = None
@@ -109,7 +110,7 @@ class _Fit:
             columns_factor = factor.repeat(self.taps)
             smoothed = self.weight * columns_factor
             branch = self.first_branch(smoothed, columns_factor)
-            rounded = round_nearest(smoothed - branch.product(columns_factor), self.sizes, self.format, self.dtype)
+            rounded = round_nearest(branch.rest(smoothed, columns_factor), self.sizes, self.format, self.dtype)
             if calls is None:
                 return rows(rounded, branch, columns_factor)
             return calls(self.forwards(rounded, branch, columns_factor))
@@ -123,7 +124,7 @@ class _Fit:
     def first_branch(self, smoothed: Tensor, factor: Tensor) -> LowRank:
         if not self.format.rank:
             return LowRank.empty(self.columns, len(self.weight), self.weight, self.dtype)
-        branch, self.basis = low_rank.decompose(smoothed, self.format.rank, factor, self.basis, self.dtype)
+        branch, self.basis = low_rank.decompose(Sum.of(smoothed), self.format.rank, factor, self.basis, self.dtype)
         return branch
 
     def fit_branch(self, smoothed: Tensor, factor: Tensor, notes: list[str]) -> LowRank:
@@ -133,18 +134,19 @@ class _Fit:
         def quantize(residual: Tensor) -> Tensor:
             return round_nearest(residual, self.sizes, self.format, self.dtype)
 
-        def weight_error(rounded: Tensor, branch: LowRank) -> float:
-            left = (smoothed - rounded - branch.product(factor)) / factor
-            return float(left.square().sum(dtype=torch.float64))
+        def weight_error(_: Tensor, lost: Tensor, __: LowRank) -> float:
+            # Rows first: a float32 sum over the whole weight would lose digits, a float64 one of every square costs a copy.
+            return float(torch.linalg.vector_norm(lost, dim=1).double().square().sum())
 
-        def output_error(rounded: Tensor, branch: LowRank) -> float:
+        def output_error(rounded: Tensor, _: Tensor, branch: LowRank) -> float:
             return self.judge(rounded, branch, factor)
 
         error = weight_error if self.samples is None else output_error
         start = smoothed, self.format.rank, factor, self.basis, self.dtype
-        branch, best_round = low_rank.alternate(*start, quantize, error, self.recipe.iterations, self.recipe.patience)
-        notes.append(f"low rank from round {best_round + 1}")
-        return branch
+        limits = self.recipe.iterations, self.recipe.patience, self.recipe.tolerance
+        found = low_rank.alternate(*start, quantize, error, *limits)
+        notes.append(f"low rank from round {found.best_round} of {found.rounds}")
+        return found.branch
 
     def round(self, residual: Tensor, grid: WeightGrid, branch: LowRank, factor: Tensor, notes: list[str]) -> Tensor:
         values = grid.nearest(residual)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halfbyte.formats import fp8, int4, int8, nvfp4
-from halfbyte.formats.nvfp4 import e2m1_decode, e2m1_encode
+from halfbyte.formats.nvfp4 import e2m1_decode, e2m1_encode, e2m1_round
 
 ROUND_TRIPS = {
     "int4": lambda x: int4.dequantize(*int4.quantize(x)),
@@ -35,6 +35,13 @@ def test_e2m1_encode_agrees_with_ml_dtypes():
     want = x.numpy().astype(ml_dtypes.float4_e2m1fn)
     assert (e2m1_encode(x).numpy() == want.view(np.uint8)).all()
     assert (e2m1_decode(e2m1_encode(x)).numpy() == want.astype(np.float32)).all()
+    before = x.clone()
+    assert torch.equal(e2m1_round(x).view(torch.int32), e2m1_decode(e2m1_encode(x)).view(torch.int32))
+    assert torch.equal(x, before)
+
+
+def test_e2m1_round_keeps_nan():
+    assert e2m1_round(torch.tensor([torch.nan, 2.6])).tolist()[1] == 3 and e2m1_round(torch.tensor([torch.nan])).isnan()
 
 
 def test_e2m1_decode_agrees_with_ml_dtypes():

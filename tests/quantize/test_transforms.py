@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from halfbyte.formats import LayerFormat, companion_dtype, dequantize_weight, quantize_weight
-from halfbyte.quantize import low_rank, smooth
+from halfbyte.quantize import smooth
 from halfbyte.quantize.activation import fake_quantize_input
 from halfbyte.quantize.gptq import gptq
-from halfbyte.quantize.rounding import WeightGrid, round_nearest
+from halfbyte.quantize.rounding import WeightGrid
 from halfbyte.quantize.rows import gather_rows, row_count, weight_matrix
 from halfbyte.quantize.shift import GELU_SHIFT
 
@@ -97,41 +97,6 @@ GELUS = {
 @pytest.mark.parametrize("form", GELUS)
 def test_shift_covers_every_gelu(form):
     assert float(GELUS[form](torch.linspace(-20, 5, 400_001, dtype=torch.float64)).min()) > -GELU_SHIFT
-
-
-def rank_errors(weight, ranks, iterations):
-    ones = torch.ones(weight.shape[1])
-
-    def error(rounded, branch):
-        return float((weight - rounded - branch.product(ones)).square().sum())
-
-    errors = []
-    for rank in ranks:
-        basis = low_rank.start_basis(weight.shape[1], rank, 5, weight.device)
-
-        def quantize(residual):
-            return round_nearest(residual, [len(weight)], FORMATS["int4"], torch.float32)
-
-        branch, _ = low_rank.alternate(weight, rank, ones, basis, torch.float32, quantize, error, iterations, 4)
-        errors.append(error(quantize(weight - branch.product(ones)), branch))
-    return errors
-
-
-def test_iterated_low_rank_is_no_worse_than_one_svd_and_more_rank_is_better():
-    weight = randn(120, 192) + 3 * randn(120, 6, seed=1) @ randn(6, 192, seed=2) / 6**0.5
-    ranks = (4, 8, 16, 32)
-    once, iterated = rank_errors(weight, ranks, 1), rank_errors(weight, ranks, 100)
-    assert all(after <= before for before, after in zip(once, iterated, strict=True))
-    assert iterated[-1] < 0.98 * once[-1]
-    assert iterated == sorted(iterated, reverse=True)
-
-
-def test_randomised_svd_is_close_to_the_exact_one():
-    weight = randn(97, 160) @ torch.diag(torch.logspace(0, -2, 160))
-    left, right, _ = low_rank.randomised_svd(weight, 16, low_rank.start_basis(160, 16, 3, weight.device))
-    exact = torch.linalg.svdvals(weight)[16:].square().sum()
-    assert (weight - left @ right.t()).square().sum() < 1.02 * exact
-    assert left.shape == (97, 16) and right.shape == (160, 16)
 
 
 @pytest.mark.parametrize("name", ["int4", "nvfp4", "int8", "fp8"])
