@@ -96,11 +96,12 @@ def gemm_nvfp4(
     qx: Tensor, ascales: Tensor, qweight: Tensor, wscales: Tensor, wtscale: Tensor, low_rank_act: Tensor, proj_up: Tensor,
     bias: Tensor | None, out_dtype: torch.dtype, epilogue: Epilogue = Epilogue(),
 ) -> Tensor:  # fmt: skip
-    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue)
-    if not operands.out.numel():
-        return operands.out
     m, (n, rank), k = qx.shape[0], proj_up.shape, 2 * qx.shape[1]
-    config = config_for("gemm_nvfp4", qx.device, dtype_name(out_dtype), m, n, k, gemm_nvfp4_default, gemm_nvfp4_configs)
+    kind = dtype_name(out_dtype)
+    config = epilogue.tile(config_for("gemm_nvfp4", qx.device, kind, m, n, k, gemm_nvfp4_default, gemm_nvfp4_configs), n)
+    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue, config)
+    if operands.is_empty:
+        return operands.out
     scaled = capability_of(qx.device) in BLOCK_SCALED_CAPABILITIES
     codes, scales = torch.uint8, torch.float8_e4m3fn if scaled else torch.uint8
     gemm_nvfp4_kernel[config.grid(m, n)](
@@ -108,7 +109,7 @@ def gemm_nvfp4(
         wscales.contiguous().view(scales), wtscale, operands, m, n, ascales.shape[1], K=k, RAGGED_K=k % config.BLOCK_K != 0,
         BLOCK_SCALED=scaled, **epilogue_constants(rank, epilogue), **vars(config),
     )  # fmt: skip
-    return operands.out
+    return operands.outputs(m, out_dtype)
 
 
 gemm_nvfp4_act, gemm_nvfp4_act_quantize, gemm_nvfp4_gate_residual = fused_ops(gemm_nvfp4, 9)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import triton
 import triton.language as tl
@@ -20,6 +21,15 @@ class GemmConfig:
 
     def grid(self, m: int, n: int) -> tuple[int]:
         return (triton.cdiv(m, self.BLOCK_M) * triton.cdiv(n, self.BLOCK_N),)
+
+    def holding(self, columns: int) -> Self:
+        """With tiles at least as wide, which take no more registers of a thread and little more shared memory."""
+        if self.BLOCK_N >= columns:
+            return self
+        block_m = max(64, self.BLOCK_M * self.BLOCK_N // columns)
+        warps = self.num_warps if block_m * columns <= self.BLOCK_M * self.BLOCK_N else 8
+        stages = max(2, self.num_stages * (self.BLOCK_M + self.BLOCK_N) // (block_m + columns))
+        return replace(self, BLOCK_M=block_m, BLOCK_N=columns, num_warps=warps, num_stages=min(stages, self.num_stages))
 
 
 @triton.jit

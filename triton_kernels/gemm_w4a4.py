@@ -78,17 +78,17 @@ def gemm_w4a4(
     qx: Tensor, ascales: Tensor, qweight: Tensor, wscales: Tensor, low_rank_act: Tensor, proj_up: Tensor, bias: Tensor | None,
     act_unsigned: bool, out_dtype: torch.dtype, epilogue: Epilogue = Epilogue(),
 ) -> Tensor:  # fmt: skip
-    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue)
-    if not operands.out.numel():
-        return operands.out
     m, (n, rank), k = qx.shape[0], proj_up.shape, 2 * qx.shape[1]
     kind = f"{'unsigned' if act_unsigned else 'signed'}-{dtype_name(out_dtype)}"
-    config = config_for("gemm_w4a4", qx.device, kind, m, n, k, gemm_w4a4_default, gemm_w4a4_configs)
+    config = epilogue.tile(config_for("gemm_w4a4", qx.device, kind, m, n, k, gemm_w4a4_default, gemm_w4a4_configs), n)
+    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue, config)
+    if operands.is_empty:
+        return operands.out
     gemm_w4a4_kernel[config.grid(m, n)](
         qx.contiguous(), ascales.contiguous(), qweight.contiguous(), wscales.contiguous(), operands, m, n, ascales.shape[1],
         K=k, ACT_UNSIGNED=act_unsigned, **epilogue_constants(rank, epilogue), **vars(config),
     )  # fmt: skip
-    return operands.out
+    return operands.outputs(m, out_dtype)
 
 
 gemm_w4a4_act, gemm_w4a4_act_quantize, gemm_w4a4_gate_residual = fused_ops(gemm_w4a4, 9)

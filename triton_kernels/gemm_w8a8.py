@@ -140,7 +140,7 @@ def gemm_w8a8_narrow_configs(m: int, n: int, k: int, capability: tuple[int, int]
 
 
 def gemm_w8a8_narrow_default(m: int, n: int, k: int, capability: tuple[int, int]) -> W8A8Config:
-    """For sums that are rescaled, since they and their float32 total both take registers, and for float32 operands."""
+    """For sums that are rescaled, since they and their float32 total both take registers, and for epilogues that take them."""
     return narrowed(gemm_w8a8_default(m, n, k, capability))
 
 
@@ -175,18 +175,18 @@ def gemm_w8a8(
     qx: Tensor, ascales: Tensor, qweight: Tensor, wscales: Tensor, low_rank_act: Tensor, proj_up: Tensor, bias: Tensor | None,
     out_dtype: torch.dtype, epilogue: Epilogue = Epilogue(),
 ) -> Tensor:  # fmt: skip
-    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue)
-    if not operands.out.numel():
-        return operands.out
     (m, k), (n, rank), segments = qx.shape, proj_up.shape, ascales.shape[0]
     is_e4m3, capability = qx.dtype == torch.float8_e4m3fn, capability_of(qx.device)
     width = columns_per_sum(k, segments, is_e4m3, capability)
     kind = f"{'e4m3' if is_e4m3 else 'int8'}-{dtype_name(out_dtype)}"
-    if width < k or operands.has_float32:
+    if width < k or epilogue.takes_registers(low_rank_act, out_dtype):
         kind, default, configs = f"{kind}-narrow", gemm_w8a8_narrow_default, gemm_w8a8_narrow_configs
     else:
         default, configs = gemm_w8a8_default, gemm_w8a8_configs
-    config = config_for("gemm_w8a8", qx.device, kind, m, n, k, default, configs)
+    config = epilogue.tile(config_for("gemm_w8a8", qx.device, kind, m, n, k, default, configs), n)
+    operands = epilogue_operands(low_rank_act, proj_up, bias, out_dtype, epilogue, config)
+    if operands.is_empty:
+        return operands.out
     x, weight = qx.contiguous(), qweight.contiguous()
     aligned = k % 16 == 0 and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0
     # A descriptor fills up with zeros beyond K, not beyond a segment.
@@ -200,7 +200,21 @@ def gemm_w8a8(
         WIDTH=width, SUMS_PER_SCALE=k // segments // width, SUM=tl.float32 if is_e4m3 else tl.int32,
         RAGGED_K=ragged, DESCRIPTORS=described, **epilogue_constants(rank, epilogue), **vars(config) | {"num_stages": stages},
     )  # fmt: skip
-    return operands.out
+    return operands.outputs(m, out_dtype)
+
+
+def gemm_w8a8_into(
+    out: Tensor, qx: Tensor, ascales: Tensor, qweight: Tensor, wscales: Tensor, low_rank_act: Tensor, proj_up: Tensor,
+    bias: Tensor | None, epilogue: Epilogue = Epilogue(),
+) -> None:  # fmt: skip
+    """`gemm_w8a8` written to out [M, N], whose rows may lie apart: columns of a wider output.
+
+    Raises ValueError where out has another shape, or the elements of a row are not neighbours.
+    """
+    shape = (qx.shape[0], epilogue.width(qweight.shape[0]))
+    if out.shape != shape or out.stride(1) != 1:
+        raise ValueError(f"out: shape {list(shape)} and neighbours in a row needed, got {list(out.shape)} by strides {out.stride()}")
+    gemm_w8a8(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out.dtype, replace(epilogue, out=out))
 
 
 gemm_w8a8_act, gemm_w8a8_act_quantize, gemm_w8a8_gate_residual = fused_ops(gemm_w8a8, 8)

@@ -17,16 +17,21 @@ GROUP = {"int4": 64, "nvfp4": 16}
 MOST_TILES = 16  # that a program holds: each is unrolled
 MUCH_SHARED = ((8, 0), (9, 0), (10, 0))  # more shared memory than the 99 KiB of other GPUs
 MOST_HELD = 16384  # columns of a row that a program holds
+MOST_KEPT = 1024  # columns of 16-bit rows that are streamed: 64 registers of a thread, with which only sm_90 spills none
 
 
 @dataclass(frozen=True)
 class QuantizeConfig:
-    """A program quantizes BLOCK_M rows in tiles of at most BLOCK_K columns; num_stages is for rows that are streamed."""
+    """A program quantizes BLOCK_M rows in tiles of at most BLOCK_K columns.
+
+    Of rows that are streamed: num_stages, and kept, the most columns that stay in registers.
+    """
 
     BLOCK_M: int
     BLOCK_K: int
     num_warps: int
     num_stages: int = 1
+    kept: int = 0
 
 
 def quantize_default(m: int, n: int, k: int, capability: tuple[int, int]) -> QuantizeConfig:
@@ -36,12 +41,15 @@ def quantize_default(m: int, n: int, k: int, capability: tuple[int, int]) -> Qua
     reads all of proj_down, so the more rows it has the better, as long as all multiprocessors have one.
     """
     if INTERPRETED.value:  # whose time is the number of programs
-        return QuantizeConfig(64, 256, 4)
+        return QuantizeConfig(64, 256, 4, kept=256)
     if n == 0:
         return QuantizeConfig(max(1, min(32, 8192 // triton.next_power_of_2(k))), 4096, 4 if k <= 4096 else 8)
+    kept = MOST_KEPT if capability == (9, 0) else MOST_KEPT * 3 // 4
     if m < 2048:
-        return QuantizeConfig(16, 128, 4, 3)
-    return QuantizeConfig(32, 256 if capability in MUCH_SHARED else 128, 8, 3)
+        return QuantizeConfig(16, 128, 4, 3, kept)
+    if m >= 8192:
+        return QuantizeConfig(64, 128, 8, 3)
+    return QuantizeConfig(32, 256 if capability in MUCH_SHARED else 128, 8, 3, kept)
 
 
 def quantize_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> tuple[QuantizeConfig, ...]:
@@ -49,8 +57,8 @@ def quantize_configs(m: int, n: int, k: int, capability: tuple[int, int]) -> tup
     if n == 0:
         return tuple(QuantizeConfig(rows, 4096, warps) for rows in (1, 2, 4) for warps in (4, 8))
     return tuple(
-        QuantizeConfig(rows, columns, warps, stages)
-        for rows in (16, 32, 64) for columns in (64, 128) for warps in (4, 8, 16) for stages in (2, 3)
+        QuantizeConfig(rows, 128, warps, stages, kept)
+        for rows in (16, 32, 64) for kept in (0, MOST_KEPT) for warps in (4, 8, 16) for stages in (2, 3)
     )  # fmt: skip
 
 
@@ -112,14 +120,18 @@ def quantize_rows(
     by_batch = (norm.mod_scale, norm.scale_rows), (norm.mod_shift, norm.shift_rows), (norm.mean, norm.batch_rows)
     ranks = max(16, triton.next_power_of_2(rank))
     limit = config.BLOCK_K
-    if not held:  # 16 KiB of proj_down a stage; wider tiles of a norm or of nvfp4 would spill registers
-        limit = min(limit, max(64, 8192 // ranks), limit if kind == "none" and format != "nvfp4" else 128)
+    # Segments are short, and near still when they are read again; what norms need leaves no registers.
+    keeps = segments == 1 and kind == "none" and not four_bits
+    if not held:  # 16 KiB of proj_down a stage; wider tiles would spill registers where others are kept, of a norm or of nvfp4
+        least_registers = min(128, 4096 // config.BLOCK_M)
+        limit = min(limit, max(64, 8192 // ranks), least_registers if keeps or kind != "none" or format == "nvfp4" else limit)
+    block_k = tile_width(width, limit)
     rows_each = [rows for tensor, rows in by_batch if tensor is not None]
     constants = dict(
         FORMAT=format, UNSIGNED=unsigned, FOUR_OVER_SIX=four_over_six, SHIFTED=shift != 0, NORM=kind, NUM_GROUPS=num_groups,
         SILU=silu, UNIFORM=all(rows == m or rows % config.BLOCK_M == 0 for rows in rows_each),
         HARDWARE_E4M3=capability >= (8, 9), K=k, WIDTH=width, SPANS=spans, BLOCK_M=config.BLOCK_M,
-        BLOCK_K=tile_width(width, limit), num_warps=config.num_warps,
+        BLOCK_K=block_k, num_warps=config.num_warps,
     )  # fmt: skip
     dense = (None if tensor is None else tensor.contiguous() for tensor in (smooth, proj_down))
     quantization = Quantization(*dense, shift, qx, ascales, low_rank_act, padded_rows)
@@ -129,6 +141,7 @@ def quantize_rows(
         held_rows_kernel[(blocks, programs)](*operands, **constants)
     else:
         stages = config.num_stages if x.dtype.itemsize == 2 else 1
-        streamed_rows_kernel[(blocks,)](*operands, **constants, RANK=rank, BLOCK_R=ranks, STAGES=stages)
+        kept = min(config.kept * 2 // x.dtype.itemsize // block_k, triton.cdiv(width, block_k)) if keeps else 0
+        streamed_rows_kernel[(blocks,)](*operands, **constants, RANK=rank, BLOCK_R=ranks, KEPT=kept, STAGES=stages)
     codes = qx.view(torch.float8_e4m3fn) if format == "fp8" else qx
     return codes, ascales.view(torch.float8_e4m3fn) if format == "nvfp4" else ascales, low_rank_act

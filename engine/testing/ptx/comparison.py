@@ -8,7 +8,7 @@ from .integer import compute
 from .registry import Step, opcode
 from .rounding import flush, from_bf16
 from .syntax import Instruction, Modifiers
-from .values import DTYPES, Array, is_float
+from .values import DTYPES, PACKED, Array, is_float
 
 ORDERED = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
@@ -37,8 +37,12 @@ def compare(machine, instruction: Instruction) -> Step:
     flushes = modifiers.flag("ftz")
     result_type = "pred" if instruction.opcode == "setp" else modifiers.types(2)[0]
     type = modifiers.type() if instruction.opcode == "setp" else instruction.modifiers[-1]
-    if name is None or type in ("f16x2", "bf16x2"):
-        raise instruction.unsupported("a comparison of scalars needed")
+    if name is None:
+        raise instruction.unsupported("a known comparison needed")
+    if type in ("f16x2", "bf16x2"):
+        if instruction.opcode == "set" or combine or flushes:
+            raise instruction.unsupported("a plain setp of two numbers needed")
+        return compare_pair(machine, instruction, name, type)
     function = comparison(name, type)
     first, second = (
         machine.source(instruction, instruction.operands[1], type),
@@ -59,6 +63,21 @@ def compare(machine, instruction: Instruction) -> Step:
         both = (result, ~result) if third is None else (COMBINE[combine](result, third()), COMBINE[combine](~result, third()))
         for target, value in zip(targets, both):
             np.copyto(target, value if true is True else np.where(value, true, true - true), where=active.where, casting="unsafe")
+
+    return step
+
+
+def compare_pair(machine, instruction: Instruction, name: str, type: str) -> Step:
+    """A predicate for the low half, and one for the high half."""
+    function = comparison(name, PACKED[type])
+    sources = [machine.source(instruction, operand, type) for operand in instruction.operands[1:3]]
+    targets = [machine.target(instruction, operand.strip(), "pred") for operand in instruction.operands[0].split("|")]
+
+    def step(active) -> None:
+        for i, target in enumerate(targets):
+            halves = ((source >> np.uint32(16 * i)).astype(np.uint16) for source in sources)
+            x, y = (from_bf16(half) if type == "bf16x2" else half.view(np.float16) for half in halves)
+            np.copyto(target, function(x, y), where=active.where)
 
     return step
 

@@ -97,16 +97,16 @@ def decoded(machine, instruction: Instruction) -> Callable[[slice], None]:
     a = [machine.source(instruction, name, "b32") for name in in_registers] or machine.source(instruction, operands[1], "b64")
     b = machine.source(instruction, operands[2], "b64")
     adds = machine.source(instruction, operands[3], "pred")
-    sign = sign_of(instruction, operands[4:], left, bool(in_registers))
+    sign, left_across, right_across = signs_of(instruction, operands[4:], left, bool(in_registers))
 
     def multiply_add(lanes: slice) -> None:
         chunks = []
-        right_words, right_chunks = matrix_in_shared(machine, b[lanes], lanes.start, columns)
+        right_words, right_chunks = matrix_in_shared(machine, b[lanes], lanes.start, columns, right_across)
         chunks.append(right_chunks)
         if in_registers:
             fragments = fragment_a(np.stack([register[lanes] for register in a]), ELEMENTS[left]).reshape(ROWS, depth)
         else:
-            words, left_chunks = matrix_in_shared(machine, a[lanes], lanes.start, ROWS)
+            words, left_chunks = matrix_in_shared(machine, a[lanes], lanes.start, ROWS, left_across)
             fragments = ELEMENTS[left].values(words)
             chunks.append(left_chunks)
         if adds[lanes].any() != adds[lanes].all():
@@ -125,8 +125,8 @@ def decoded(machine, instruction: Instruction) -> Callable[[slice], None]:
     return multiply_add
 
 
-def sign_of(instruction: Instruction, immediates: tuple[str, ...], type: str, a_in_registers: bool) -> int:
-    """imm-scale-a times imm-scale-b, of floats; 16-bit ones have a transposition of each matrix in shared memory after them."""
+def signs_of(instruction: Instruction, immediates: tuple[str, ...], type: str, a_in_registers: bool) -> tuple[int, bool, bool]:
+    """imm-scale-a times imm-scale-b, of floats, and whether rows of A and of B are neighbours, which those of 16 bits may be."""
     if type in ("s8", "u8"):
         expected = 0
     elif type in ("f16", "bf16"):
@@ -135,9 +135,8 @@ def sign_of(instruction: Instruction, immediates: tuple[str, ...], type: str, a_
         expected = 2
     if len(immediates) != expected:
         raise instruction.unsupported(f"{expected} immediates after scale-d needed")
-    if any(int(one) for one in immediates[2:]):
-        raise instruction.unsupported("matrices that are K-major needed")
-    return int(immediates[0]) * int(immediates[1]) if immediates else 1
+    across = [False, False, *(bool(int(one)) for one in immediates[2:])][-2:]
+    return int(immediates[0]) * int(immediates[1]) if immediates else 1, *across
 
 
 def begin(machine, instruction: Instruction, lanes: slice, shape: str, sums: set[str], factors: set[str], chunks: Array) -> None:

@@ -1,4 +1,4 @@
-"""What wgmma multiplies: matrices in shared memory by descriptor, K-major, and fragments in registers; PTX ISA 9.7.15.5."""
+"""What wgmma multiplies: matrices in shared memory by descriptor, and fragments in registers; PTX ISA 9.7.15.5."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ ROWS_OF_CORE = 8
 
 @dataclass(frozen=True)
 class Descriptor:
-    """leading: bytes between the two 16-byte columns without a swizzle; stride: bytes from 8 rows to the next 8."""
+    """leading, stride: bytes from a core matrix to the next one.
+
+    K-major: leading between the two 16-byte columns without a swizzle, stride from 8 rows to the next 8. Else stride from 8 columns
+    of K to the next 8 and leading from one span of rows to the next, and without a swizzle the other way round.
+    """
 
     address: int
     leading: int
@@ -45,17 +49,32 @@ class Descriptor:
             return start + row % ROWS_OF_CORE * CHUNK + column * self.leading
         return swizzled(start + row % ROWS_OF_CORE * self.span + column * CHUNK, self.span)
 
+    def chunks_across(self, rows: int) -> Array:
+        """[16, rows / 8] shared addresses of the chunks of 8 rows of a 16-bit matrix whose rows are neighbours."""
+        k, chunk = np.arange(K_BYTES // 2)[:, None], np.arange(rows // ROWS_OF_CORE)[None, :]
+        in_span = self.span // CHUNK
+        to_rows, to_k = (self.stride, self.leading) if self.span == CHUNK else (self.leading, self.stride)
+        start = self.address + k // ROWS_OF_CORE * to_k + chunk // in_span * to_rows
+        return swizzled(start + k % ROWS_OF_CORE * self.span + chunk % in_span * CHUNK, self.span)
 
-def matrix_in_shared(machine, bits: Array, first_lane: int, rows: int) -> tuple[Array, Array]:
-    """Words [rows, 8] of the matrix of a descriptor that all lanes of a warpgroup gave, and the chunks it lies in."""
+
+def matrix_in_shared(machine, bits: Array, first_lane: int, rows: int, across: bool) -> tuple[Array, Array]:
+    """Words [rows, 8] of the matrix of a descriptor that all lanes of a warpgroup gave, and the chunks it lies in.
+
+    across: its rows, not its columns of K, are neighbours.
+    """
     if (bits != bits[0]).any():
         lane = first_lane + int(np.argmax(bits != bits[0]))
         raise LaneError(lane, "another wgmma descriptor than that of the warpgroup's first thread")
-    addresses = Descriptor.decode(int(bits[0]), first_lane).chunks(rows)
+    descriptor = Descriptor.decode(int(bits[0]), first_lane)
+    addresses = descriptor.chunks_across(rows) if across else descriptor.chunks(rows)
     lanes = np.full(addresses.size, first_lane)
     positions = machine.shared.position(addresses.reshape(-1), CHUNK, lanes, False)
     chunks = (positions // CHUNK).reshape(addresses.shape)
-    return machine.shared.bytes.reshape(-1, CHUNK)[chunks].reshape(rows, K_BYTES).view(np.uint32), chunks.reshape(-1)
+    content = machine.shared.bytes.reshape(-1, CHUNK)[chunks]
+    if across:
+        content = np.ascontiguousarray(content.view(np.uint16).reshape(-1, rows).T).view(np.uint8)
+    return content.reshape(rows, K_BYTES).view(np.uint32), chunks.reshape(-1)
 
 
 def sums_from_registers(registers: Array) -> Array:

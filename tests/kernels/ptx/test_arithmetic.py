@@ -3,6 +3,7 @@
 import ctypes
 import struct
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -236,6 +237,15 @@ def test_comparisons_of_floats_with_nan(evaluate, name):
     plain = np.array([eval(f"a {COMPARISONS[name]} b") for a, b in zip(x.tolist(), y.tolist())])
     np.testing.assert_array_equal(evaluate(f"setp.{name}.f32 d, a, b", "pred", x, y), plain & ~unordered)
     np.testing.assert_array_equal(evaluate(f"setp.{name}u.f32 d, a, b", "pred", x, y), plain | unordered)
+
+
+@pytest.mark.parametrize(("type", "dtype"), [("f16x2", np.float16), ("bf16x2", ml_dtypes.bfloat16)])
+def test_pairs_are_compared_each(evaluate, type, dtype):
+    x, y = (np.array(values, dtype) for values in ([1, 2, np.nan, 0, 5, -3, 4, 4], [1, 3, np.nan, -0.0, 4, -3, 4, 5]))
+    for name, compare in (("eq", np.equal), ("lt", np.less), ("neu", np.not_equal)):
+        for half, target in enumerate(("d|q", "q|d")):
+            got = evaluate(f".reg .pred q; setp.{name}.{type} {target}, a, b", "pred", x.view(np.uint32), y.view(np.uint32))
+            np.testing.assert_array_equal(got, compare(x[half::2].astype(np.float32), y[half::2].astype(np.float32)))
 
 
 def test_comparisons_combine_with_a_predicate(evaluate):

@@ -137,6 +137,39 @@ def test_layouts_and_types(product, type, span):
     compare(out, want, 64, type)
 
 
+def laid_out_across(matrix, span):
+    """Bytes of 16-bit rows that are neighbours: atoms of 8 columns of K by a span of rows, those along the rows side by side."""
+    columns = np.ascontiguousarray(matrix.T).view(np.uint8)
+    atoms = columns.shape[1] // span
+    image = np.zeros(columns.size, np.uint8)
+    for k, column in np.ndindex(len(columns), columns.shape[1] // 16):
+        atom, chunk = divmod(column, span // 16)
+        chunk ^= (k % 8 * span // 128) % (span // 16)
+        at = (k // 8 * atoms + atom) * 8 * span + k % 8 * span + 16 * chunk
+        image[at : at + 16] = columns[k, 16 * column : 16 * column + 16]
+    return image
+
+
+@pytest.mark.parametrize("span", SWIZZLES)
+@pytest.mark.parametrize("type", ["f16", "bf16"])
+def test_rows_that_are_neighbours(run_hopper, on_16_bytes, type, span):
+    """Both matrices; from atom to atom one way is the leading bytes and the other the stride, which swizzles exchange."""
+    a, b = random_codes((ROWS, 16), TYPES[type][1], 5), random_codes((128, 16), TYPES[type][1], 6)
+    images, out = [on_16_bytes(laid_out_across(one, span)) for one in (a, b)], on_16_bytes(np.zeros((64, 128), np.uint32))
+
+    def across(offset, rows):
+        to_rows, to_k = 8 * span >> 4, 8 * 2 * rows >> 4
+        leading, stride = (to_k, to_rows) if span == 16 else (to_rows, to_k)
+        return offset >> 4 | leading << 16 | stride << 32 | SWIZZLES[span] << 62
+
+    body = copy_in("%array0", 0, 2048) + copy_in("%array1", 2048, 4096) + READY + FENCE
+    product = multiply(type, 128).replace(", 0, 0;", ", 1, 1;")
+    assert ", 1, 1, 1, 1;" in product
+    body += descriptors(across(0, ROWS), across(2048, 128)) + product + COMMIT + WAIT
+    run_hopper(body + store_sums("%array2", 64), [*images, out], shared_bytes=8192)
+    compare(out, a.astype(np.float64) @ b.astype(np.float64).T, 128, type)
+
+
 @pytest.mark.parametrize("n", [8, 24, 192, 256])
 def test_widths(product, n):
     out, want = product("s8", n, 128, steps=4)
@@ -286,5 +319,5 @@ def test_integer_sums_saturate_when_asked(run_hopper, on_16_bytes):
 def test_what_is_not_known_is_refused(run):
     with pytest.raises(UnsupportedPtx, match="this shape and these types of wgmma are not known here"):
         run(FENCE + multiply("e4m3", 16).replace("k32", "k64"))
-    with pytest.raises(UnsupportedPtx, match="matrices that are K-major needed"):
-        run(FENCE + multiply("f16", 16).replace("0, 0;", "0, 1;"))
+    with pytest.raises(UnsupportedPtx, match="4 immediates after scale-d needed"):
+        run(FENCE + multiply("f16", 16).replace(", 0, 0;", ", 0;"))
