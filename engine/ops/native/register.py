@@ -107,5 +107,5 @@ def cuda_rejects(kernel: Kernel, *args) -> str | None:
 
 def register() -> None:
     for name, kernel in KERNELS.items():
-        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel))
-        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects)
+        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel), kernel.file_of)
+        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects, kernel.file_of)
