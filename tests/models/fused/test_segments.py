@@ -1,0 +1,134 @@
+"""When the feed-forward is handed over in 8-bit segments, and what that does to its error."""
+
+import pytest
+import torch
+
+from halfbyte.models.fused import fuse_blocks
+from halfbyte.models.fused.single_stream import Apart, Joined
+from halfbyte.ops import OPS, quantize_act, use_backend
+from halfbyte.ops.operands import dequantize_act
+from halfbyte.testing import Inputs, relative_rms
+
+from .conftest import STACKS
+from .test_equality import LIMITS, changes, worst
+
+OPS_OF_PRODUCTS = ("gemm_w8a8", "gemm_w8a8_act", "gemm_w8a8_act_quantize", "gemm_w8a8_gate_residual")
+WIDEST = 256  # columns of the stand-in's tiles
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """stand_in(kernel): the products on a backend of their own; kernel(op, segments read, columns of a segment made)."""
+
+    def register(kernel):
+        for name in OPS_OF_PRODUCTS:
+            op = OPS[name]
+
+            def named(*args, name=name):
+                codes, scales, qweight = args[0], args[1], args[2]
+                made = None if not name.endswith("act_quantize") else len(qweight) // args[15]
+                return kernel(name, len(scales), made)
+
+            monkeypatch.setitem(op.targets, "cpu", op.reference)
+            monkeypatch.setitem(op.rejects, "cpu", lambda *_: None)
+            monkeypatch.setitem(op.kernels, "cpu", named)
+            op._missing.pop("cpu", None)
+
+    return register
+
+
+def made_in_tiles(op, read, made):
+    return None if made is not None and made > WIDEST else "the kernel"
+
+
+def handovers(model):
+    double, single = (forward.operands for forward in fuse_blocks(model).forwards.values() if forward.reason() is None)
+    return double.image.ff, double.text.ff, single.up
+
+
+def test_where_one_kernel_makes_them_the_next_layer_reads_segments(make_flux, pretend_gpu, stand_in):
+    pretend_gpu("int8")
+    stand_in(made_in_tiles)
+    for handover in handovers(make_flux()):
+        assert handover.in_one_op and handover.segment_width == 256 and handover.next.segments == 2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "width"),
+    [
+        (lambda op, read, made: None if made in (256, 512) else "the kernel", 128),
+        (lambda op, read, made: None if made is not None else "the kernel", None),
+        (lambda op, read, made: "of warps" if made in (128, 256) else "of warpgroups", None),
+        (lambda op, read, made: "of warps" if read > 1 and op.endswith("residual") else "the kernel", None),
+        (lambda op, read, made: "of warps" if read == 2 and op.endswith("residual") else "the kernel", 128),
+        (lambda op, read, made: None, None),
+    ],
+    ids=["narrower", "two launches", "made elsewhere", "read elsewhere", "read elsewhere when wide", "nothing is known"],
+)
+def test_no_product_is_moved_to_another_kernel_for_them(make_flux, pretend_gpu, stand_in, kernel, width):
+    pretend_gpu("int8")
+    stand_in(kernel)
+    assert [handover.segment_width for handover in handovers(make_flux())] == [width] * 3
+
+
+def test_4_bit_codes_have_groups_already(make_flux, pretend_gpu, stand_in):
+    pretend_gpu("int4")
+    stand_in(made_in_tiles)
+    assert [handover.next.segments for handover in handovers(make_flux())] == [1] * 3
+
+
+def test_the_choice_is_made_anew_for_a_backend_asked_for_later(make_flux, pretend_gpu, stand_in):
+    pretend_gpu("int8")
+    fused = fuse_blocks(make_flux())
+    for forward in fused.forwards.values():
+        assert forward.reason() is None
+    single = fused.forwards["single_transformer_blocks.0"]
+    assert single.operands.up.segment_width is None
+    stand_in(made_in_tiles)
+    with use_backend("cpu"):
+        assert single.operands.up.segment_width == 256
+    assert single.operands.up.segment_width is None
+
+
+# The stored form's proj_out is one product of both sides' codes; a derived one is two products.
+STORED = [("int4", "int8", Apart), ("int8", "int8", Joined), ("fp8", "fp8", Joined)]
+
+
+@pytest.mark.parametrize(("stored", "multiplied", "kind"), STORED)
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_block_in_segments_equals_the_block_and_is_no_further_from_float_activations(
+    make_flux, pretend_gpu, in_float, arguments, stand_in, stack, stored, multiplied, kind
+):
+    pretend_gpu(multiplied)
+    model = make_flux(weight=stored, activation=stored)
+    exact, given = in_float(model), arguments()
+    want = changes(getattr(exact, stack)[0], {
+        name: tuple(map(torch.Tensor.float, value)) if isinstance(value, tuple) else value.float() for name, value in given.items()
+    })  # fmt: skip
+    plain = changes(getattr(model, stack)[0], given)
+    stand_in(made_in_tiles)
+    fused = fuse_blocks(model)
+    got = changes(getattr(model, stack)[0], given)
+    single = fused.forwards["single_transformer_blocks.0"]
+    assert single.reason() is None and isinstance(single.operands.out, kind) and single.operands.up.segment_width
+    assert worst(got, plain) < LIMITS[torch.bfloat16][multiplied]
+    assert worst(got, want) < 1.05 * worst(plain, want)
+
+
+@pytest.mark.parametrize("format", ["int8", "fp8"])
+@pytest.mark.parametrize("outliers", [0, 12], ids=["GELU", "GELU with outliers"])
+def test_finer_scales_err_as_little_or_less(format, outliers):
+    """Outputs of GELU, where a few columns are large in a few tokens, as in the feed-forward of FLUX."""
+    inputs, k = Inputs(torch.float32), 3072
+    x = torch.nn.functional.gelu(inputs.normal(64, k), approximate="tanh")
+    x[:, :outliers] *= 30
+
+    def error(segments):
+        codes, scales, _ = quantize_act(x, None, None, format, 0.0, False, segments)
+        return relative_rms(dequantize_act(codes, scales, format, False)[:, 256:], x[:, 256:])
+
+    whole, wide, narrow = error(1), error(k // 256), error(k // 128)
+    assert narrow <= wide * 1.001 and wide <= whole * 1.001
+    assert wide < whole * {"int8": 0.9, "fp8": 1.001}[format]
+    if outliers and format == "int8":
+        assert wide < whole / 4
