@@ -5,41 +5,12 @@ import torch
 
 from halfbyte.models.fused import fuse_blocks
 from halfbyte.models.fused.single_stream import Apart, Joined
-from halfbyte.ops import OPS, quantize_act, use_backend
+from halfbyte.ops import quantize_act, use_backend
 from halfbyte.ops.operands import dequantize_act
 from halfbyte.testing import Inputs, relative_rms
 
-from .conftest import STACKS
+from .conftest import STACKS, made_in_tiles
 from .test_equality import LIMITS, changes, worst
-
-OPS_OF_PRODUCTS = ("gemm_w8a8", "gemm_w8a8_act", "gemm_w8a8_act_quantize", "gemm_w8a8_gate_residual")
-WIDEST = 256  # columns of the stand-in's tiles
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """stand_in(kernel): the products on a backend of their own; kernel(op, segments read, columns of a segment made)."""
-
-    def register(kernel):
-        for name in OPS_OF_PRODUCTS:
-            op = OPS[name]
-
-            def named(*args, name=name):
-                codes, scales, qweight = args[0], args[1], args[2]
-                made = None if not name.endswith("act_quantize") else len(qweight) // args[15]
-                return kernel(name, len(scales), made)
-
-            monkeypatch.setitem(op.targets, "cpu", op.reference)
-            monkeypatch.setitem(op.rejects, "cpu", lambda *_: None)
-            monkeypatch.setitem(op.kernels, "cpu", named)
-            op._missing.pop("cpu", None)
-
-    return register
-
-
-def made_in_tiles(op, read, made):
-    return None if made is not None and made > WIDEST else "the kernel"
-
 
 def handovers(model):
     double, single = (forward.operands for forward in fuse_blocks(model).forwards.values() if forward.reason() is None)
