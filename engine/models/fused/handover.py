@@ -74,12 +74,10 @@ def takes_segments(
     """Whether one kernel makes the codes, and both products run on the kernels that they would run on otherwise."""
     if (finer := in_segments(reader_input, reader.k, width)) is None:
         return False
-    device = codes[0].device
-    plain = kernel_of(*product.call(codes, dtype), device)
-    read, read_finer = (
-        kernel_of(*gate_residual_call(reader, example_codes(reader, each, dtype), dtype), device) for each in (reader_input, finer)
-    )
-    return kernel_of(*act_quantize_call(product, next, codes, dtype), device) == plain is not None and read_finer == read is not None
+    reads = (gate_residual_call(reader, example_codes(reader, each, dtype), dtype) for each in (reader_input, finer))
+    calls = (product.call(codes, dtype), act_quantize_call(product, next, codes, dtype), *reads)
+    without, making, reading_without, reading = (kernel_of(*call, codes[0].device) for call in calls)
+    return None not in (making, reading) and making == without and reading == reading_without
 
 
 def example_of(product: Product) -> Product:

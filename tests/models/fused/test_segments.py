@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from halfbyte.models.fused import fuse_blocks
 from halfbyte.models.fused.single_stream import Apart, Joined
@@ -73,9 +74,7 @@ def test_a_block_in_segments_equals_the_block_and_is_no_further_from_float_activ
     pretend_gpu(multiplied)
     model = make_flux(weight=stored, activation=stored)
     exact, given = in_float(model), arguments()
-    want = changes(getattr(exact, stack)[0], {
-        name: tuple(map(torch.Tensor.float, value)) if isinstance(value, tuple) else value.float() for name, value in given.items()
-    })  # fmt: skip
+    want = changes(getattr(exact, stack)[0], tree_map_only(torch.Tensor, torch.Tensor.float, given))
     plain = changes(getattr(model, stack)[0], given)
     stand_in(made_in_tiles)
     fused = fuse_blocks(model)
