@@ -102,3 +102,13 @@ def test_finer_scales_err_as_little_or_less(format, outliers):
     assert wide < whole * {"int8": 0.9, "fp8": 1.001}[format]
     if outliers and format == "int8":
         assert wide < whole / 4
+
+
+def test_the_compiled_kernels_take_segments(make_flux, pretend_gpu):
+    pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
+    pretend_gpu("int8")
+    fused = fuse_blocks(make_flux())
+    assert set(fused.reasons.values()) == {None}
+    double, single = fused.forwards.values()
+    with use_backend("simt"):
+        assert [handover.segment_width for handover in (double.operands.image.ff, single.operands.up)] == [256] * 2
