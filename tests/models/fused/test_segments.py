@@ -6,11 +6,13 @@ from torch.utils._pytree import tree_map_only
 
 from halfbyte.models.fused import fuse_blocks
 from halfbyte.models.fused.single_stream import Apart, Joined
-from halfbyte.ops import quantize_act, use_backend
+from halfbyte.ops import OPS, quantize_act, use_backend
+from halfbyte.ops.native import architectures
 from halfbyte.ops.operands import dequantize_act
 from halfbyte.testing import Inputs, relative_rms
+from halfbyte.testing.pretended_gpu import moved, pretended_gpu
 
-from .conftest import STACKS, made_in_tiles
+from .conftest import OPS_OF_PRODUCTS, STACKS, made_in_tiles
 from .test_equality import LIMITS, changes, worst
 
 def handovers(model):
@@ -112,3 +114,19 @@ def test_the_compiled_kernels_take_segments(make_flux, pretend_gpu):
     double, single = fused.forwards.values()
     with use_backend("simt"):
         assert [handover.segment_width for handover in (double.operands.image.ff, single.operands.up)] == [256] * 2
+
+
+# E4M3 sums move to a second accumulator, which leaves tiles of 128 columns.
+@pytest.mark.parametrize(("stored", "multiplied", "width"), [("int4", "int8", 256), ("nvfp4", "fp8", 128)])
+def test_the_warpgroup_kernel_takes_them_on_hopper(make_flux, monkeypatch, stored, multiplied, width):
+    for op in (OPS[name] for name in OPS_OF_PRODUCTS):
+        monkeypatch.setitem(op.targets, "cuda", op.reference)
+        monkeypatch.delitem(op._missing, "cuda", raising=False)
+    monkeypatch.setattr(architectures, "cuda_architectures", lambda: "90a")
+    model = make_flux(weight=stored, activation=stored)
+    with pretended_gpu((9, 0)), torch.no_grad():
+        fused = fuse_blocks(moved(model))
+        assert set(fused.reasons.values()) == {None}
+        double, single = (forward.operands for forward in fused.forwards.values())
+        found = double.image.ff, double.text.ff, single.up
+    assert [(each.product.format, each.in_one_op, each.segment_width) for each in found] == [(multiplied, True, width)] * 3
