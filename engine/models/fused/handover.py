@@ -18,7 +18,7 @@ SEGMENT_WIDTHS = (256, 128)
 
 @dataclass(frozen=True)
 class Handover:
-    """A product whose output goes through its activation into the product `reader`; in one op where a fast backend has it.
+    """A product whose output goes through its activation into the product `reader`; in one op where the product's backend has it.
 
     input: what the product reads; next: how its output is quantized; reader_input: how all that the reader reads is, with one
     scale a token; dtype: of the activations in between.
@@ -58,8 +58,9 @@ def hand_over(
         finer = in_segments(next, product.n, width)
         if finer is not None and takes_segments(example, codes, finer, example_of(reader), reader_input, width, dtype):
             return Handover(product, input, finer, reader, reader_input, dtype, in_one_op=True)
-    op, arguments = act_quantize_call(example, next, codes, dtype)
-    return Handover(product, input, next, reader, reader_input, dtype, is_fast(op, codes[0].device, arguments))
+    device, (op, arguments) = codes[0].device, act_quantize_call(example, next, codes, dtype)
+    stays = backend_of(op, arguments, device) == backend_of(*example.call(codes, dtype), device)
+    return Handover(product, input, next, reader, reader_input, dtype, stays and is_fast(op, device, arguments))
 
 
 def in_segments(input: Input, columns: int, width: int) -> Input | None:
@@ -113,11 +114,17 @@ def is_fast(op: Op, device: torch.device, arguments: tuple) -> bool:
     return not present or any(op.rejects[backend](*arguments) is None for backend in present)
 
 
+def backend_of(op: Op, arguments: tuple, device: torch.device) -> str | None:
+    """The one that a call runs on, or None."""
+    named = named_backend()
+    for backend in (named,) if named else PREFERENCE.get(device.type, ("reference",)):
+        if op.missing(backend) is None and op.rejects[backend](*arguments) is None:
+            return backend
+    return None
+
+
 def kernel_of(op: Op, arguments: tuple, device: torch.device) -> tuple[str, str] | None:
     """The backend that runs a call and its one kernel there, or None where it takes several or none is known."""
-    named = named_backend()
-    for backend in (named,) if named else PREFERENCE.get(device.type, ()):
-        if op.missing(backend) is None and op.rejects[backend](*arguments) is None:
-            kernel = op.kernels[backend](*arguments)
-            return None if kernel is None else (backend, kernel)
-    return None
+    backend = backend_of(op, arguments, device)
+    kernel = None if backend is None else op.kernels[backend](*arguments)
+    return None if kernel is None else (backend, kernel)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map_only
 
-from halfbyte.models.fused import fuse_blocks
+from halfbyte.models.fused import fuse_blocks, handover
 from halfbyte.models.fused.single_stream import Apart, Joined
 from halfbyte.ops import OPS, quantize_act, use_backend
 from halfbyte.ops.native import architectures
@@ -23,8 +23,8 @@ def handovers(model):
 def test_where_one_kernel_makes_them_the_next_layer_reads_segments(make_flux, pretend_gpu, stand_in):
     pretend_gpu("int8")
     stand_in(made_in_tiles)
-    for handover in handovers(make_flux()):
-        assert handover.in_one_op and handover.segment_width == 256 and handover.next.segments == 2
+    for each in handovers(make_flux()):
+        assert each.in_one_op and each.segment_width == 256 and each.next.segments == 2
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,28 @@ def test_where_one_kernel_makes_them_the_next_layer_reads_segments(make_flux, pr
 def test_no_product_is_moved_to_another_kernel_for_them(make_flux, pretend_gpu, stand_in, kernel, width):
     pretend_gpu("int8")
     stand_in(kernel)
-    assert [handover.segment_width for handover in handovers(make_flux())] == [width] * 3
+    assert [each.segment_width for each in handovers(make_flux())] == [width] * 3
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_no_product_is_moved_to_another_backend_for_one_op(make_flux, pretend_gpu, stand_in, monkeypatch, moves):
+    """The second backend has the op; the first, which runs the product without it, may not."""
+    pretend_gpu("int8")
+    stand_in(lambda op, read, made: None)
+    op = OPS["gemm_w8a8_act_quantize"]
+    monkeypatch.setitem(handover.PREFERENCE, "cpu", ("cpu", "triton", "reference"))
+    monkeypatch.setitem(op.targets, "triton", op.reference)
+    monkeypatch.delitem(op._missing, "triton", raising=False)
+    monkeypatch.setitem(op.rejects, "triton", lambda *_: None)
+    if moves:
+        monkeypatch.setitem(op.rejects, "cpu", lambda *_: "a token's scale is in many tiles")
+    assert [each.in_one_op for each in handovers(make_flux())] == [not moves] * 3
 
 
 def test_4_bit_codes_have_groups_already(make_flux, pretend_gpu, stand_in):
     pretend_gpu("int4")
     stand_in(made_in_tiles)
-    assert [handover.next.segments for handover in handovers(make_flux())] == [1] * 3
+    assert [each.next.segments for each in handovers(make_flux())] == [1] * 3
 
 
 def test_the_choice_is_made_anew_for_a_backend_asked_for_later(make_flux, pretend_gpu, stand_in):
@@ -113,7 +128,7 @@ def test_the_compiled_kernels_take_segments(make_flux, pretend_gpu):
     assert set(fused.reasons.values()) == {None}
     double, single = fused.forwards.values()
     with use_backend("simt"):
-        assert [handover.segment_width for handover in (double.operands.image.ff, single.operands.up)] == [256] * 2
+        assert [each.segment_width for each in (double.operands.image.ff, single.operands.up)] == [256] * 2
 
 
 # E4M3 sums move to a second accumulator, which leaves tiles of 128 columns.
