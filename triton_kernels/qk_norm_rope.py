@@ -1,10 +1,9 @@
-"""RMSNorm of queries and keys, then the rotary embedding, in one launch over both."""
+"""RMSNorm of queries and keys, then the rotary embedding, in one launch over all tensors of all streams; values are copied."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,11 +14,19 @@ ELEMENTS = 65536 if INTERPRETED.value else 4096  # of a program; the interpreter
 
 
 class Side(NamedTuple):
-    """x, y [tokens, heads, D]; weight [D], [heads * D] or none."""
+    """x [B, length, heads, D], heads side by side in its rows, becomes the tokens from first_token on of y [B, T, heads, D].
+
+    weight [D], [heads * D] or none; strides in elements.
+    """
 
     x: Tensor
     weight: Tensor | None
     y: Tensor
+    length: int
+    first_token: int
+    batch_stride: int
+    row_stride: int
+    programs: int
 
 
 class SideTile(NamedTuple):
@@ -27,6 +34,7 @@ class SideTile(NamedTuple):
 
     heads: int
     all_heads: bool
+    rotated: bool
     block_t: int
     block_h: int
     block_d: int
@@ -39,11 +47,11 @@ class SideTile(NamedTuple):
         return triton.cdiv(tokens, self.block_t) * triton.cdiv(self.heads, self.block_h)
 
 
-def tile_of(heads: int, width: int, all_heads: bool) -> SideTile:
-    block_d, block_h = triton.next_power_of_2(width), triton.next_power_of_2(heads)
-    if not all_heads:
-        block_h = max(1, min(block_h, ELEMENTS // block_d))
-    return SideTile(heads, all_heads, max(1, ELEMENTS // (block_h * block_d)), block_h, block_d)
+def tile_of(heads: int, width: int, all_heads: bool, rotated: bool) -> SideTile:
+    block_d = triton.next_power_of_2(width)
+    # Without a lane that has no head: 24 heads are three blocks of 8.
+    block_h = triton.next_power_of_2(heads) if all_heads else max(1, min(heads & -heads, ELEMENTS // block_d))
+    return SideTile(heads, all_heads, rotated, max(1, ELEMENTS // (block_h * block_d)), block_h, block_d)
 
 
 @triton.jit
@@ -62,17 +70,20 @@ def load_pairs(values, offsets, columns_inside, inside, HALF: tl.constexpr, D: t
 
 @triton.jit
 def norm_rope_side(
-    side, cos, sin, program, tokens, T, eps,
-    HALF: tl.constexpr, D: tl.constexpr, HEADS: tl.constexpr, ALL_HEADS: tl.constexpr,
+    side, cos, sin, program, batch, T, eps,
+    HALF: tl.constexpr, D: tl.constexpr, HEADS: tl.constexpr, ALL_HEADS: tl.constexpr, ROTATED: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     HEAD_BLOCKS: tl.constexpr = (HEADS + BLOCK_H - 1) // BLOCK_H
     token = (program // HEAD_BLOCKS) * BLOCK_T + tl.arange(0, BLOCK_T)
     head = (program % HEAD_BLOCKS) * BLOCK_H + tl.arange(0, BLOCK_H)
     columns_inside = tl.arange(0, BLOCK_D) < D
-    inside = (token < tokens)[:, None, None] & (head < HEADS)[None, :, None]
-    rows = token.to(tl.int64)[:, None, None] * HEADS + head[None, :, None]
-    real, imaginary = load_pairs(side.x, rows * D, columns_inside, inside, HALF, D)
+    inside = (token < batch * side.length)[:, None, None] & (head < HEADS)[None, :, None]
+    image, place = (token // side.length).to(tl.int64), token % side.length
+    position = place + side.first_token
+    sources = (image * side.batch_stride + place.to(tl.int64) * side.row_stride)[:, None, None] + head[None, :, None] * D
+    rows = (image * T + position)[:, None, None] * HEADS + head[None, :, None]
+    real, imaginary = load_pairs(side.x, sources, columns_inside, inside, HALF, D)
     if side.weight is not None:
         squares = tl.sum(real * real + imaginary * imaginary, 2)
         if ALL_HEADS:
@@ -84,10 +95,11 @@ def norm_rope_side(
         weight_real, weight_imaginary = load_pairs(side.weight, starts, columns_inside, exists, HALF, D)
         real, imaginary = real * rstd * weight_real, imaginary * rstd * weight_imaginary
     pair = tl.arange(0, BLOCK_D // 2)[None, None, :]
-    angles = (token % T)[:, None, None] * (D // 2) + pair
-    c = widen(tl.load(cos + angles, mask=pair < D // 2, other=0.0))
-    s = widen(tl.load(sin + angles, mask=pair < D // 2, other=0.0))
-    real, imaginary = real * c - imaginary * s, imaginary * c + real * s
+    if ROTATED:
+        angles = position[:, None, None] * (D // 2) + pair
+        c = widen(tl.load(cos + angles, mask=pair < D // 2, other=0.0))
+        s = widen(tl.load(sin + angles, mask=pair < D // 2, other=0.0))
+        real, imaginary = real * c - imaginary * s, imaginary * c + real * s
     dtype = side.y.dtype.element_ty
     if HALF:
         mask = inside & (pair < D // 2)
@@ -100,16 +112,43 @@ def norm_rope_side(
 
 
 @triton.jit
-def qk_norm_rope_kernel(
-    q, k, cos, sin, tokens, T, eps, q_programs,
-    HALF: tl.constexpr, D: tl.constexpr, Q_TILE: tl.constexpr, K_TILE: tl.constexpr,
-):  # fmt: skip
+def qk_norm_rope_kernel(sides, cos, sin, batch, T, eps, HALF: tl.constexpr, D: tl.constexpr, TILES: tl.constexpr):
     program = tl.program_id(0)
-    if program < q_programs:
-        norm_rope_side(q, cos, sin, program, tokens, T, eps, HALF, D, Q_TILE[0], Q_TILE[1], Q_TILE[2], Q_TILE[3], Q_TILE[4])
-    else:
-        program -= q_programs
-        norm_rope_side(k, cos, sin, program, tokens, T, eps, HALF, D, K_TILE[0], K_TILE[1], K_TILE[2], K_TILE[3], K_TILE[4])
+    for i in tl.static_range(len(TILES)):
+        side = sides[i]
+        if (program >= 0) & (program < side.programs):
+            norm_rope_side(
+                side, cos, sin, program, batch, T, eps,
+                HALF, D, TILES[i][0], TILES[i][1], TILES[i][2], TILES[i][3], TILES[i][4], TILES[i][5],
+            )  # fmt: skip
+        program -= side.programs
+
+
+class Stream(NamedTuple):
+    """x [B, T, H, D], last dimension dense, becomes the tokens of y from first_token on."""
+
+    x: Tensor
+    weight: Tensor | None
+    y: Tensor
+    first_token: int = 0
+    rotated: bool = True
+
+
+def launch(streams: list[Stream], cos: Tensor, sin: Tensor, eps: float, rope: str) -> None:
+    batch, tokens, _, width = streams[0].y.shape
+    sides, tiles = [], []
+    for x, weight, y, first_token, rotated in streams:
+        x = x if x.stride()[2:] == (width, 1) else x.contiguous()
+        length, heads = x.shape[1:3]
+        tile = tile_of(heads, width, weight is not None and weight.shape[0] != width, rotated)
+        tiles.append(tile)
+        weight = None if weight is None else weight.contiguous()
+        sides.append(Side(x, weight, y, length, first_token, *x.stride()[:2], tile.programs(batch * length)))
+    qk_norm_rope_kernel[(sum(side.programs for side in sides),)](
+        tuple(sides), cos.contiguous(), sin.contiguous(), batch, tokens, eps,
+        HALF=rope == "half", D=width, TILES=tuple(map(tuple, tiles)),
+        num_warps=max(1, min(16, max(tile.elements for tile in tiles) // 1024)),
+    )  # fmt: skip
 
 
 def qk_norm_rope(
@@ -122,17 +161,34 @@ def qk_norm_rope(
     eps: float,
     rope: str,
 ) -> tuple[Tensor, Tensor]:
-    batch, length, _, width = q.shape
-    sides, tiles = [], []
-    for x, weight in ((q, q_weight), (k, k_weight)):
-        x = x.contiguous()
-        sides.append(Side(x, None if weight is None else weight.contiguous(), torch.empty_like(x)))
-        tiles.append(tile_of(x.shape[2], width, weight is not None and weight.shape[0] != width))
-    tokens = batch * length
-    programs = [tile.programs(tokens) for tile in tiles]
-    qk_norm_rope_kernel[(sum(programs),)](
-        *sides, cos.contiguous(), sin.contiguous(), tokens, length, eps, programs[0],
-        HALF=rope == "half", D=width, Q_TILE=tuple(tiles[0]), K_TILE=tuple(tiles[1]),
-        num_warps=max(1, min(16, max(tile.elements for tile in tiles) // 1024)),
-    )  # fmt: skip
-    return sides[0].y, sides[1].y
+    outputs = q.new_empty(q.shape), k.new_empty(k.shape)
+    launch([Stream(q, q_weight, outputs[0]), Stream(k, k_weight, outputs[1])], cos, sin, eps, rope)
+    return outputs
+
+
+def joint_qkv_norm_rope(
+    first_q: Tensor,
+    first_k: Tensor,
+    first_v: Tensor,
+    second_q: Tensor,
+    second_k: Tensor,
+    second_v: Tensor,
+    first_q_weight: Tensor,
+    first_k_weight: Tensor,
+    second_q_weight: Tensor,
+    second_k_weight: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    eps: float,
+    rope: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length, _, width = first_q.shape
+    tokens = length + second_q.shape[1]
+    q, k, v = (x.new_empty(batch, tokens, x.shape[2], width) for x in (first_q, first_k, first_v))
+    streams = [
+        Stream(first_q, first_q_weight, q), Stream(first_k, first_k_weight, k), Stream(first_v, None, v, rotated=False),
+        Stream(second_q, second_q_weight, q, length), Stream(second_k, second_k_weight, k, length),
+        Stream(second_v, None, v, length, rotated=False),
+    ]  # fmt: skip
+    launch(streams, cos, sin, eps, rope)
+    return q, k, v

@@ -71,12 +71,13 @@ W4A16Arguments w4a16_arguments(Address qweight, Floats wscales, Address wtscale,
             Dtype(out_dtype), m, n, k, rank, 1};
 }
 
-RopeSide rope_side(Floats x, Floats weight, Address y, int heads, bool norm_all_heads) {
-    return {x, weight, at(y), heads, norm_all_heads};
+RopeSide rope_side(Floats x, Floats weight, Address y, int64_t batch_stride, int64_t row_stride, int heads, int tokens,
+                   int first_token, bool norm_all_heads, bool rotated) {
+    return {x, weight, at(y), batch_stride, row_stride, heads, tokens, first_token, norm_all_heads, rotated};
 }
 
-RopeArguments rope_arguments(Floats cos, Floats sin, int64_t rows, int tokens, int width, float eps, bool half) {
-    return {cos, sin, rows, tokens, width, eps, half};
+RopeArguments rope_arguments(Floats cos, Floats sin, int64_t batch, int tokens, int width, float eps, bool half) {
+    return {cos, sin, batch, tokens, width, eps, half};
 }
 
 ConvGeometry conv_geometry(int height, int width, int out_height, int out_width, int kernel_height, int kernel_width, int stride_height,
@@ -147,6 +148,7 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     py::class_<RopeSide>(module, "RopeSide", kOwn).def(py::init(&rope_side));
     py::class_<RopeArguments>(module, "RopeArguments", kOwn).def(py::init(&rope_arguments));
     module.def("qk_norm_rope", &qk_norm_rope);
+    module.def("joint_qkv_norm_rope", &joint_qkv_norm_rope);
     module.def("describe_qk_norm_rope",
                [](int width, int norm_width) { return choose_qk_norm_rope(width, norm_width).describe(); });
     module.def("rel_l1_workspace", &rel_l1_workspace);

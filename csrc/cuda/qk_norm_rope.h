@@ -1,6 +1,7 @@
-// Host entry point of qk_norm_rope.
+// Host entry points of qk_norm_rope and joint_qkv_norm_rope.
 #pragma once
 
+#include <array>
 #include <string>
 
 #include "floats.h"
@@ -8,17 +9,19 @@
 
 namespace halfbyte {
 
-// One of q and k: x and y [B * T, heads, D] of one dtype, weight [D] or [heads * D] or none.
+// Queries, keys or values of one stream: x [B, tokens, heads, D] with heads side by side in a row, weight [D] or [heads * D] or
+// none. They become the tokens from first_token on of y [B, T, heads, D], which has no gaps.
 struct RopeSide {
     Floats x, weight;
     void* y;
-    int heads;
-    bool norm_all_heads;
+    int64_t batch_stride, row_stride;  // of x, in elements
+    int heads, tokens, first_token;
+    bool norm_all_heads, rotated;
 };
 
 struct RopeArguments {
     Floats cos, sin;    // [T, D / 2]
-    int64_t rows;       // B * T
+    int64_t batch;      // B
     int tokens, width;  // T, D
     float eps;
     bool half;  // pairs (i, i + D / 2) instead of (2i, 2i + 1)
@@ -34,7 +37,10 @@ struct RopeChoice {
 
 RopeChoice choose_qk_norm_rope(int width, int norm_width);
 
-// Throws std::invalid_argument for operands the kernels cannot take.
+// Both throw std::invalid_argument for operands the kernels cannot take.
 void qk_norm_rope(const RopeSide& q, const RopeSide& k, const RopeArguments& arguments, Stream stream);
+
+// q, k and v of the first stream, then of the second; all norms are of one head.
+void joint_qkv_norm_rope(const std::array<RopeSide, 6>& sides, const RopeArguments& arguments, Stream stream);
 
 }  // namespace halfbyte

@@ -22,6 +22,7 @@ from .gemm_w4a4 import gemm_w4a4
 from .gemm_w4a16 import gemm_w4a16
 from .gemm_w8a8 import gemm_w8a8
 from .group_norm_silu_quantize import group_norm_silu_quantize
+from .joint_qkv_norm_rope import joint_qkv_norm_rope
 from .native import register as register_native
 from .norm_quantize import norm_quantize
 from .operands import padded_rows
@@ -61,6 +62,7 @@ __all__ = [
     "gemm_w8a8_act_quantize",
     "gemm_w8a8_gate_residual",
     "group_norm_silu_quantize",
+    "joint_qkv_norm_rope",
     "norm_quantize",
     "padded_rows",
     "qk_norm_rope",

@@ -30,6 +30,7 @@ _library = torch.library.Library(NAMESPACE, "DEF")
 _reported: set[tuple[str, str, str]] = set()
 
 Rejects = Callable[..., str | None]
+KernelName = Callable[..., str | None]
 
 
 class NoBackendError(RuntimeError):
@@ -37,6 +38,10 @@ class NoBackendError(RuntimeError):
 
 
 def accepts_all(*args: Any) -> None:
+    return None
+
+
+def names_none(*args: Any) -> None:
     return None
 
 
@@ -55,6 +60,7 @@ class Op:
         self.check: Callable = accepts_all
         self.targets: dict[str, str | Callable] = {"reference": reference}
         self.rejects: dict[str, Rejects] = {"reference": accepts_all}
+        self.kernels: dict[str, KernelName] = {"reference": names_none}
         self._missing: dict[str, str] = {}
         schema = torch.library.infer_schema(reference, mutates_args=())
         _library.define(self.name + schema, tags=torch.Tag.pt2_compliant_tag)
@@ -74,17 +80,19 @@ class Op:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.overload(*args, **kwargs)
 
-    def add(self, backend: str, target: str | Callable, rejects: Rejects = accepts_all) -> Op:
+    def add(
+        self, backend: str, target: str | Callable, rejects: Rejects = accepts_all, kernel: KernelName = names_none
+    ) -> Op:
         """Register an implementation.
 
         target: "module:function", imported at first use. rejects: same arguments; one sentence why this call cannot run here, or
-        None.
+        None. kernel: same arguments, of a call that it takes; the one kernel that computes it, or None where several do.
         """
         if backend not in BACKENDS:
             raise ValueError(f"backend: one of {', '.join(BACKENDS)} needed, got {backend!r}")
         if backend in self.targets:
             raise ValueError(f"backend: {self.name} already has an implementation for {backend!r}")
-        self.targets[backend], self.rejects[backend] = target, rejects
+        self.targets[backend], self.rejects[backend], self.kernels[backend] = target, rejects, kernel
         return self
 
     def missing(self, backend: str) -> str | None:

@@ -6,6 +6,7 @@ from .limits import FOLD_LIMITS, LIMITS, Limit, assert_close, format_name, poiso
 from .peak_bytes import PeakBytes
 from .schedules import SCHEDULES, schedule
 from .shapes import LAYER_SHAPES, ODD_SHAPES, Shape, cropped, two_tiles
+from .traffic import Traffic
 
 __all__ = [
     "BUILDERS",
@@ -18,6 +19,7 @@ __all__ = [
     "Limit",
     "PeakBytes",
     "Shape",
+    "Traffic",
     "assert_close",
     "calls_of",
     "cropped",

@@ -137,6 +137,16 @@ def qk_norm_rope_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
     }
 
 
+def joint_qkv_norm_rope_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
+    """The second stream's are views of one product's output."""
+    heads, width, texts = k // 32, 32, 3
+    first = [inputs.normal(2, texts, heads, width) for _ in "qkv"]
+    second = inputs.normal(2, m, 3 * heads, width).split(heads, 2)
+    angle = inputs.normal(texts + m, width // 2).float()
+    operands = *first, *second, *(inputs.positive(width) for _ in range(4)), angle.cos(), angle.sin(), 1e-6
+    return {f"{rope}-pairs": (*operands, rope) for rope in ("interleaved", "half")}
+
+
 def attention_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
     heads = min(k // 32, 4)
     q, key, value = (inputs.normal(2, tokens, heads, 32) for tokens in (m, n, n))
@@ -160,6 +170,7 @@ BUILDERS: dict[str, Callable[[Inputs, int, int, int], Calls]] = {
     "fold_weight": fold_weight_calls,
     "gemm_w4a16": gemm_w4a16_calls,
     "group_norm_silu_quantize": group_norm_silu_quantize_calls,
+    "joint_qkv_norm_rope": joint_qkv_norm_rope_calls,
     "norm_quantize": norm_quantize_calls,
     "qk_norm_rope": qk_norm_rope_calls,
     "quantize_act": quantize_act_calls,

@@ -21,6 +21,7 @@ from halfbyte.testing import (
     poisoned_empty,
     relative_rms,
 )
+from halfbyte.testing.kernel_calls.call import into_poison
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Cropped, on a GPU only where the float64 comparison would not fit beside the operands.
@@ -39,13 +40,6 @@ def as_bytes(tensor):
     return tensor.reshape(-1).contiguous().view(torch.uint8)
 
 
-def move_into_poison(tensor):
-    """A copy inside a larger tensor full of NaN or largest integers: a read beyond either end shows."""
-    with poisoned_empty():
-        buffer = torch.empty(tensor.numel() + 2048, dtype=tensor.dtype, device=tensor.device)
-    return buffer[1024 : 1024 + tensor.numel()].view(tensor.shape).copy_(tensor)
-
-
 def test_every_op_has_example_calls():
     assert set(BUILDERS) == {name for name in OPS if not name.startswith("test_")}
 
@@ -58,7 +52,7 @@ def test_agrees_with_the_reference_and_is_deterministic(name, backend, shape, dt
         with use_backend(backend):
             try:
                 with poisoned_empty():
-                    got = OPS[name](*tree_map_only(torch.Tensor, move_into_poison, args))
+                    got = OPS[name](*tree_map_only(torch.Tensor, into_poison, args))
             except NoBackendError as error:
                 assert str(error).startswith(f"no implementation of {name} accepts this call ({backend}: ")
                 continue

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ...ops import attention
 from .low_bit import group_by_input, input_of, product_of
-from .operands import Group, Handover, Input, Norm, Product, hand_over, outputs
-from .parts import Heads, Rotary, finite, heads_of, modulation, norm_of, one_each_pair
+from .groups import Group, outputs
+from .handover import Handover, hand_over
+from .operands import Input, Norm, Product
+from .parts import Heads, Rotary, finite, heads_of, joint, modulation, norm_of, one_each_pair
 
 QKV = {"image": ("to_q", "to_k", "to_v"), "text": ("add_q_proj", "add_k_proj", "add_v_proj")}
 
@@ -31,13 +32,12 @@ class Stream:
     ff: Handover
     ff_out: Product
 
-    def queries_keys_values(self, x: Tensor, scale: Tensor, shift: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, K] -> three times [B, T, H, D]."""
+    def queries_keys_values(self, x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        """x [B, T, K] -> three times [B, T, H, D], as they leave the products."""
         rows = x.reshape(-1, x.shape[-1])
         quantize = partial(Input.norm_quantize, x=rows, norm=self.norm, mod_scale=scale, mod_shift=shift)
         found = outputs(self.qkv, quantize, x.dtype)
-        q, k, v = (found[name].unflatten(0, x.shape[:2]) for name in self.names)
-        return (*self.heads.rotate(q, k, rotary), v.unflatten(-1, (-1, self.heads.width)))
+        return self.heads.apart(*(found[name].unflatten(0, x.shape[:2]) for name in self.names))
 
     def finish(
         self, x: Tensor, attended: Tensor, gate: Tensor, ff_shift: Tensor, ff_scale: Tensor, ff_gate: Tensor
@@ -59,14 +59,11 @@ class DoubleStream:
     ) -> tuple[Tensor, Tensor]:
         streams = {"text": (self.text, encoder_hidden_states), "image": (self.image, hidden_states)}
         texts = encoder_hidden_states.shape[1]
-        cos, sin = one_each_pair(rotary)
-        positions = {"text": (cos[:texts], sin[:texts]), "image": (cos[texts:], sin[texts:])}
         parts = {name: modulation(stream.adaln.linear, stream.adaln.silu, temb, 6) for name, (stream, _) in streams.items()}
         sides = [
-            stream.queries_keys_values(x, scale=parts[name][1], shift=parts[name][0], rotary=positions[name])
-            for name, (stream, x) in streams.items()
+            stream.queries_keys_values(x, scale=parts[name][1], shift=parts[name][0]) for name, (stream, x) in streams.items()
         ]
-        q, k, v = (torch.cat(pair, 1) for pair in zip(*sides, strict=True))
+        q, k, v = joint((self.text.heads, self.image.heads), *sides, one_each_pair(rotary))
         attended = attention(q, k, v, None).flatten(2)
         text = self.text.finish(encoder_hidden_states, attended[:, :texts], *parts["text"][2:])
         image = self.image.finish(hidden_states, attended[:, texts:], *parts["image"][2:])
@@ -108,6 +105,7 @@ def _stream(
     attn: nn.Module, name: str, adaln: nn.Module, ff_norm: nn.LayerNorm, feed_forward: nn.Module, heads: Heads, out: nn.Linear
 ) -> Stream:
     up, down = feed_forward.net[0].proj, feed_forward.net[2]
+    up_product, down_product, down_input = product_of(up, "gelu_tanh"), product_of(down), input_of(down)
     return Stream(
         adaln=adaln,
         norm=norm_of(adaln.norm),
@@ -117,6 +115,6 @@ def _stream(
         out_input=input_of(out),
         out=product_of(out),
         ff_norm=norm_of(ff_norm),
-        ff=hand_over(product_of(up, "gelu_tanh"), input_of(up), input_of(down), up.weight.dtype),
-        ff_out=product_of(down),
+        ff=hand_over(up_product, input_of(up), down_input, down_product, down_input, up.weight.dtype),
+        ff_out=down_product,
     )

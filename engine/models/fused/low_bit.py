@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ...layers import LowBitWeight
 from ...layers.kernel_form import KernelForm
 from ...layers.streamed_form import StreamedForm
-from .operands import Group, Input, Product
+from .groups import Group
+from .operands import Input, Product
 
 # What the kernels that quantize take of low-rank factors side by side.
 MAX_RANK = 128

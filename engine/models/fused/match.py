@@ -19,14 +19,14 @@ class Kind:
     """A kind of block.
 
     modules: name -> class of every module but linear layers and what computes the modulation; adaln: names of those whose layers
-    do; heads: (norm of queries, norm of keys); linears(block): name -> layer; build(block): the fused block, called with
+    do; heads: the norms of queries and keys; linears(block): name -> layer; build(block): the fused block, called with
     (hidden_states, encoder_hidden_states, temb, rotary).
     """
 
     name: str
     modules: Mapping[str, str]
     adaln: tuple[str, ...]
-    heads: tuple[tuple[str, str], ...]
+    heads: tuple[str, ...]
     linears: Callable[[nn.Module], dict[str, nn.Module]]
     build: Callable[[nn.Module], Callable[..., Any]]
 
@@ -44,7 +44,7 @@ KINDS = (
             **{f"{name}{part}": kind for name in ("ff", "ff_context") for part, kind in FEED_FORWARD.items()},
         },
         ("norm1", "norm1_context"),
-        (("attn.norm_q", "attn.norm_k"), ("attn.norm_added_q", "attn.norm_added_k")),
+        ("attn.norm_q", "attn.norm_k", "attn.norm_added_q", "attn.norm_added_k"),
         double_stream.linears,
         double_stream.build,
     ),
@@ -55,7 +55,7 @@ KINDS = (
             "attn": "FluxAttention", "attn.norm_q": "RMSNorm", "attn.norm_k": "RMSNorm",
         },
         ("norm",),
-        (("attn.norm_q", "attn.norm_k"),),
+        ("attn.norm_q", "attn.norm_k"),
         single_stream.linears,
         single_stream.build,
     ),
@@ -96,9 +96,8 @@ def reason_against_block(block: nn.Module, kind: Kind) -> str | None:
             return f"{name} drops values"
         if type(module).__name__ == "GELU" and module.approximate != "tanh":
             return f"{name} is not the tanh form of GELU"
-    for norms in kind.heads:
-        if reason := reason_against_heads(*map(block.get_submodule, norms)):
-            return f"its attention {reason}"
+    if reason := reason_against_heads(*map(block.get_submodule, kind.heads)):
+        return f"its attention {reason}"
     if any(getattr(block.get_submodule(name), "emb", None) is not None for name in kind.adaln):
         return "its modulation embeds timesteps itself"
     for name, linear in kind.linears(block).items():

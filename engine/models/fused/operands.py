@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,13 +9,21 @@ from torch import Tensor
 
 from ...layers.streamed_form import StreamedForm
 from ...ops import OPS
-from ...ops.registry import PREFERENCE, Op, named_backend
+from ...ops.registry import Op
 
 PRODUCTS = {"int4": "gemm_w4a4", "nvfp4": "gemm_nvfp4", "int8": "gemm_w8a8", "fp8": "gemm_w8a8"}
-# Rows of the example calls that backends are asked about; what they reject does not depend on it.
-EXAMPLE_ROWS = 8
 
 Codes = tuple[Tensor, Tensor, Tensor]
+
+
+def side_by_side(first: Codes, second: Codes) -> Codes:
+    """Those of the columns of both, whose scales are each of as many columns; low-rank branches are sums over columns."""
+    codes, scales = (joined(first[i], second[i], dim) for i, dim in ((0, 1), (1, 0)))
+    return codes, scales, first[2] + second[2]
+
+
+def joined(first: Tensor, second: Tensor, dim: int) -> Tensor:
+    return torch.cat([first.view(torch.uint8), second.view(torch.uint8)], dim).view(first.dtype)
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,19 @@ class Norm:
 
 @dataclass(frozen=True)
 class Input:
-    """How rows are quantized for the products that read them: smooth [K], proj_down [K, R]."""
+    """How rows are quantized for the products that read them: smooth [K], proj_down [K, R]; segments: scales of 8-bit rows."""
 
     format: str
     smooth: Tensor | None
     proj_down: Tensor | None
     shift: float
     four_over_six: bool
+    segments: int = 1
 
     @property
     def arguments(self) -> tuple:
         """Those of `quantize_act` behind x."""
-        return self.smooth, self.proj_down, self.format, self.shift, self.shift > 0, 1, self.four_over_six
+        return self.smooth, self.proj_down, self.format, self.shift, self.shift > 0, self.segments, self.four_over_six
 
     def quantize(self, x: Tensor) -> Codes:
         return OPS["quantize_act"](x, *self.arguments)
@@ -77,7 +85,11 @@ class Product:
         packed = self.streamed is not None or self.wscales.dim() == 2
         return self.qweight.shape[1] * (2 if packed else 1)
 
-    def _arguments(self, codes: Codes, out_dtype: torch.dtype) -> tuple:
+    @property
+    def n(self) -> int:
+        return len(self.qweight)
+
+    def arguments(self, codes: Codes, out_dtype: torch.dtype) -> tuple:
         qx, ascales, low_rank_act = codes
         # All channels at once: in parts the epilogue would need its gate and residual in parts too.
         qweight = self.qweight if self.streamed is None else self.streamed.codes(slice(None))
@@ -87,77 +99,19 @@ class Product:
 
     def multiply(self, codes: Codes, out_dtype: torch.dtype) -> Tensor:
         """activation(x @ weight^T + bias) [M, N]."""
-        arguments = self._arguments(codes, out_dtype)
+        op, arguments = self.call(codes, out_dtype)
+        return op(*arguments)
+
+    def call(self, codes: Codes, out_dtype: torch.dtype) -> tuple[Op, tuple]:
+        arguments = self.arguments(codes, out_dtype)
         if self.activation == "none":
-            return OPS[PRODUCTS[self.format]](*arguments)
-        return OPS[f"{PRODUCTS[self.format]}_act"](*arguments, self.activation, "none")
+            return OPS[PRODUCTS[self.format]], arguments
+        return OPS[f"{PRODUCTS[self.format]}_act"], (*arguments, self.activation, "none")
 
     def gate_residual(self, codes: Codes, gate: Tensor, residual: Tensor) -> Tensor:
         """residual [M, N] + gate [B, N] * the product."""
-        return OPS[f"{PRODUCTS[self.format]}_gate_residual"](*self._arguments(codes, residual.dtype), gate, residual)
+        return OPS[f"{PRODUCTS[self.format]}_gate_residual"](*self.arguments(codes, residual.dtype), gate, residual)
 
     def columns(self, start: int, stop: int) -> Product:
         """The part of an 8-bit product that these columns of x make, without the bias. Copies the codes."""
         return replace(self, qweight=self.qweight[:, start:stop].contiguous(), bias=None)
-
-
-@dataclass(frozen=True)
-class Handover:
-    """A product whose output goes through its activation into `next`; in one op where a fast backend has it.
-
-    input: what the product reads; dtype: of the activations in between.
-    """
-
-    product: Product
-    input: Input
-    next: Input
-    dtype: torch.dtype
-    in_one_op: bool
-
-    def codes(self, codes: Codes) -> Codes:
-        if not self.in_one_op:
-            return self.next.quantize(self.product.multiply(codes, self.dtype))
-        op, arguments = _act_quantize(self.product, self.next, codes, self.dtype)
-        return op(*arguments)
-
-    def chosen_anew(self) -> Handover:
-        return hand_over(self.product, self.input, self.next, self.dtype)
-
-
-def _act_quantize(product: Product, next: Input, codes: Codes, dtype: torch.dtype) -> tuple[Op, tuple]:
-    op = OPS[f"{PRODUCTS[product.format]}_act_quantize"]
-    return op, (*product._arguments(codes, dtype), product.activation, "none", *next.arguments)
-
-
-def hand_over(product: Product, input: Input, next: Input, dtype: torch.dtype) -> Handover:
-    x = torch.empty(EXAMPLE_ROWS, product.k, dtype=dtype, device=product.qweight.device)
-    op, arguments = _act_quantize(product, next, OPS["quantize_act"].fake(x, *input.arguments), dtype)
-    return Handover(product, input, next, dtype, is_fast(op, product.qweight.device, arguments))
-
-
-def is_fast(op: Op, device: torch.device, arguments: tuple) -> bool:
-    """Whether a call runs on the backend asked for, or else on another than the reference, or the op has no other here."""
-    if named := named_backend():
-        return op.missing(named) is None and op.rejects[named](*arguments) is None
-    backends = (backend for backend in PREFERENCE.get(device.type, ()) if backend != "reference")
-    present = [backend for backend in backends if op.missing(backend) is None]
-    return not present or any(op.rejects[backend](*arguments) is None for backend in present)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Products of one input; each with the layers whose outputs it gives side by side, as (name, N)."""
-
-    input: Input
-    products: tuple[tuple[tuple[tuple[str, int], ...], Product], ...]
-
-
-def outputs(groups: tuple[Group, ...], quantize: Callable[[Input], Codes], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Layer -> its output [M, N]."""
-    found: dict[str, Tensor] = {}
-    for group in groups:
-        codes = quantize(group.input)
-        for layers, product in group.products:
-            sides = product.multiply(codes, dtype).split([n for _, n in layers], -1)
-            found.update(zip((name for name, _ in layers), sides, strict=True))
-    return found

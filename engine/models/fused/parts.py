@@ -33,21 +33,35 @@ class Heads:
     k_weight: Tensor
     eps: float
 
+    def apart(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """[B, T, H * D] -> views [B, T, H, D]."""
+        return tuple(x.unflatten(-1, (-1, self.width)) for x in rows)
+
     def rotate(self, q: Tensor, k: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """q, k [B, T, H * D] -> normed and rotated [B, T, H, D]; rotary: cos and sin [T, D / 2]."""
-        q, k = (x.unflatten(-1, (-1, self.width)) for x in (q, k))
+        """q, k [B, T, H, D] -> normed and rotated; rotary: cos and sin [T, D / 2]."""
         return OPS["qk_norm_rope"](q, k, self.q_weight, self.k_weight, *rotary, self.eps, "interleaved")
+
+
+QKV = tuple[Tensor, Tensor, Tensor]
+
+
+def joint(heads: tuple[Heads, Heads], first: QKV, second: QKV, rotary: Rotary) -> QKV:
+    """Queries, keys and values of two streams, [B, T, H, D] each, for attention over both; rotary: over the tokens of both."""
+    weights = (weight for each in heads for weight in (each.q_weight, each.k_weight))
+    return OPS["joint_qkv_norm_rope"](*first, *second, *weights, *rotary, heads[0].eps, "interleaved")
 
 
 def heads_of(attention: nn.Module, q_norm: nn.RMSNorm, k_norm: nn.RMSNorm) -> Heads:
     return Heads(attention.head_dim, q_norm.weight, k_norm.weight, q_norm.eps)
 
 
-def reason_against_heads(q_norm: nn.Module, k_norm: nn.Module) -> str | None:
-    for norm in (q_norm, k_norm):
+def reason_against_heads(*norms: nn.Module) -> str | None:
+    """norms: of queries and keys of one attention."""
+    for norm in norms:
         if type(norm) is not nn.RMSNorm or norm.weight is None or norm.eps is None:
             return f"norms queries or keys by a {type(norm).__name__} without weights or eps"
-    return None if q_norm.eps == k_norm.eps else f"norms queries with eps {q_norm.eps} and keys with {k_norm.eps}"
+    eps = {norm.eps for norm in norms}
+    return None if len(eps) == 1 else f"norms queries and keys with eps {' and '.join(map(str, sorted(eps)))}"
 
 
 def one_each_pair(rotary: Rotary) -> Rotary:

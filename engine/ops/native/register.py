@@ -24,7 +24,7 @@ from .fused import (
 from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects
 from .gemm_w4a16 import gemm_w4a16, gemm_w4a16_rejects
 from .gemm_w8a8 import gemm_w8a8, gemm_w8a8_file, gemm_w8a8_quantizing_file, gemm_w8a8_rejects
-from .qk_norm_rope import qk_norm_rope, qk_norm_rope_rejects
+from .qk_norm_rope import joint_qkv_norm_rope, joint_qkv_norm_rope_rejects, qk_norm_rope, qk_norm_rope_rejects
 from .quantize import (
     group_norm_silu_quantize,
     group_norm_silu_quantize_rejects,
@@ -83,6 +83,7 @@ KERNELS: dict[str, Kernel] = {
     ),
     "gemm_w4a16": Kernel("smxx_gemm_w4a16", gemm_w4a16, gemm_w4a16_rejects),
     "qk_norm_rope": Kernel("smxx_qk_norm_rope", qk_norm_rope, qk_norm_rope_rejects),
+    "joint_qkv_norm_rope": Kernel("smxx_qk_norm_rope", joint_qkv_norm_rope, joint_qkv_norm_rope_rejects),
     "rel_l1": Kernel("smxx_cache", rel_l1, empty_rejects),
     "delta_apply": Kernel("smxx_cache", delta_apply, empty_rejects),
     "affine_correct": Kernel("smxx_cache", affine_correct, empty_rejects),
@@ -106,5 +107,5 @@ def cuda_rejects(kernel: Kernel, *args) -> str | None:
 
 def register() -> None:
     for name, kernel in KERNELS.items():
-        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel))
-        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects)
+        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel), kernel.file_of)
+        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects, kernel.file_of)

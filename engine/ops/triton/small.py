@@ -24,10 +24,20 @@ def qk_norm_rope_rejects(q, k, q_weight, k_weight, cos, sin, eps, rope) -> str |
     return None
 
 
+def joint_qkv_norm_rope_rejects(first_q, first_k, first_v, second_q, second_k, second_v, *rest) -> str | None:
+    operands = {"first_q": first_q, "first_k": first_k, "second_q": second_q, "second_k": second_k}
+    for name, x in operands.items():
+        if not x.numel():
+            return f"{name} must not be empty, got shape {list(x.shape)}"
+    if (width := first_q.shape[3]) > MOST_IN_A_NORM:
+        return f"heads must be at most {MOST_IN_A_NORM} wide, got {width}"
+    return None
+
+
 CACHE = {
     "rel_l1": empty_rejects,
     "delta_apply": empty_rejects,
     "affine_correct": empty_rejects,
     "forecast": forecast_rejects,
 }
-QK_NORM_ROPE = {"qk_norm_rope": qk_norm_rope_rejects}
+QK_NORM_ROPE = {"qk_norm_rope": qk_norm_rope_rejects, "joint_qkv_norm_rope": joint_qkv_norm_rope_rejects}

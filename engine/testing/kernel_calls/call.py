@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ...ops import OPS
+from ...ops.native.operands import span
 from ...ops.native.register import KERNELS
 from ..calls import outputs_as_floats
 from ..limits import LIMITS, poisoned_empty, relative_rms
@@ -29,10 +30,13 @@ class Call(Protocol):
 
 
 def into_poison(tensor: Tensor) -> Tensor:
-    """A copy in the middle of NaNs or largest integers."""
+    """A copy of the same strides in the middle of NaNs or largest integers, which are between its rows too."""
+    if not tensor.numel():
+        return tensor
+    elements = span(tensor) // tensor.element_size()
     with poisoned_empty():
-        buffer = torch.empty(tensor.numel() + 2048, dtype=tensor.dtype)
-    return buffer[1024 : 1024 + tensor.numel()].view(tensor.shape).copy_(tensor)
+        buffer = torch.empty(elements + 2048, dtype=tensor.dtype, device=tensor.device)
+    return buffer[1024:].as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Calls of qk_norm_rope and of the feature caches' arithmetic: every dtype, ragged ends, both layouts, and refusals."""
+"""Calls of the norms with RoPE and of the feature caches' arithmetic: every dtype, ragged ends, both layouts, and refusals."""
 
 from __future__ import annotations
 
@@ -27,6 +27,20 @@ def rope_call(
     return OpCall("qk_norm_rope", name, (q, k, *weights, angle.cos().to(other_dtype), angle.sin().to(other_dtype), 1e-2, rope))
 
 
+def joint_call(
+    name: str, dtype: torch.dtype, other_dtype: torch.dtype, sizes: tuple, heads: tuple, width: int, rope: str
+) -> OpCall:
+    """sizes: batch and the tokens of both streams; heads: of queries and of keys. Each stream comes out of one product."""
+    batch, *tokens = sizes
+    inputs, other = Inputs(dtype, seed=width), Inputs(other_dtype, seed=1)
+    packed = (heads[0], heads[1], heads[1])
+    streams = [inputs.normal(batch, length, sum(packed), width).split(packed, 2) for length in tokens]
+    weights = [other.positive(width) for _ in range(4)]
+    angle = other.normal(sum(tokens), width // 2).float()
+    angles = angle.cos().to(other_dtype), angle.sin().to(other_dtype)
+    return OpCall("joint_qkv_norm_rope", name, (*streams[0], *streams[1], *weights, *angles, 1e-2, rope))
+
+
 def rope_calls() -> Iterator[Call]:
     yield rope_call("lanes", BFLOAT, FLOAT, (2, 5), (3, 2), 64, ("head", "head"), "interleaved")
     yield rope_call("lanes, half", HALF, HALF, (2, 3), (2, 5), 96, ("head", "head"), "half")
@@ -40,6 +54,13 @@ def rope_calls() -> Iterator[Call]:
     yield rope_call("blocks, no vectors, half", FLOAT, HALF, (1, 3), (2, 2), 18, ("head", None), "half")
     yield rope_call("more units than threads", BFLOAT, FLOAT, (1, 2), (40, 1), 256, ("all", "head"), "interleaved")
     yield rope_call("more pairs than threads", BFLOAT, FLOAT, (1, 2), (1, 1), 1048, ("all", "all"), "half")
+    packed = rope_call("", HALF, FLOAT, (2, 3), (9, 1), 64, ("head", "all"), "half")
+    q, k = packed.args[0].split((4, 5), 2)
+    yield OpCall("qk_norm_rope", "rows of a wider product", (q, k, packed.args[2], packed.args[2], *packed.args[4:]))
+    yield joint_call("lanes", BFLOAT, FLOAT, (2, 3, 5), (3, 2), 64, "interleaved")
+    yield joint_call("lanes, half, whole blocks", HALF, HALF, (1, 4, 8), (4, 4), 64, "half")
+    yield joint_call("blocks, no vectors", FLOAT, BFLOAT, (2, 1, 2), (2, 1), 18, "interleaved")
+    yield joint_call("blocks", HALF, FLOAT, (1, 2, 1), (1, 1), 528, "half")
     for args, text in (
         ((128, 128), "8 lanes for each head"),
         ((96, 96), "8 lanes for each head"),
@@ -53,16 +74,20 @@ def rope_calls() -> Iterator[Call]:
     ):
         yield Choice(f"qk_norm_rope {args}", lambda kernels, args=args: kernels.describe_qk_norm_rope(*args), text)
     for changes, sentence in (
-        ({"rows": 0}, "rows: a positive size needed"),
+        ({"batch": 0}, "B: a positive size needed"),
         ({"tokens": 0}, "T: a positive size needed"),
+        ({"side_tokens": 0}, "tokens: a positive size needed"),
+        ({"first_token": 1}, "tokens: at most 2 needed"),
         ({"width": 0}, "head width: a positive size needed"),
         ({"width": 33}, "head width: a multiple of 2 needed"),
-        ({"tokens": 3}, "rows: a multiple of 3 needed"),
+        ({"row_stride": 68}, "row stride: a multiple of 8 needed"),
+        ({"batch_stride": 68}, "batch stride: a multiple of 8 needed"),
+        ({"row_stride": 66, "dtype": 2}, "row stride: a multiple of 4 needed"),
         ({"q_heads": 0}, "q: a positive size needed"),
         ({"k_heads": 0}, "k: a positive size needed"),
         ({"q_heads": 1 << 16}, "width of all heads: at most 1048576 needed"),
-        ({"rows": 1 << 31}, "heads of q and k: at most 2147483648 needed"),
-        ({"rows": 1 << 30}, "heads of q and k: at most 2147483648 needed"),
+        ({"batch": 1 << 32}, "B: at most 2147483648 needed"),
+        ({"batch": (1 << 28) + 1}, "heads of all tokens: at most 536870912 needed"),
         *(({name: 72}, "an address aligned to 16 bytes") for name in ROPE_OPERANDS),
         *(({name: 66, "width": 34}, "an address aligned to 4 bytes") for name in ("q", "k_weight", "k_out", "cos", "sin")),
         *(({name: 0}, "a tensor needed") for name in ("q", "k", "q_out", "k_out", "cos", "sin")),
@@ -72,11 +97,18 @@ def rope_calls() -> Iterator[Call]:
 
 def refuse_rope(kernels: ModuleType, **changes: int) -> None:
     fields = dict.fromkeys(ROPE_OPERANDS, 64)
-    fields |= {"rows": 4, "tokens": 2, "width": 32, "q_heads": 2, "k_heads": 2} | changes
-    at = {name: kernels.Floats(address, 0) for name, address in fields.items()}
-    q, k = (kernels.RopeSide(at[x], at[f"{x}_weight"], fields[f"{x}_out"], fields[f"{x}_heads"], False) for x in "qk")
-    arguments = kernels.RopeArguments(at["cos"], at["sin"], fields["rows"], fields["tokens"], fields["width"], 1e-5, False)
+    fields |= {"batch": 2, "tokens": 2, "side_tokens": 2, "first_token": 0, "width": 32, "q_heads": 2, "k_heads": 2, "dtype": 0}
+    fields |= {"row_stride": 64, "batch_stride": 128} | changes
+    at = {name: kernels.Floats(fields[name], fields["dtype"]) for name in ROPE_OPERANDS}
+    place = fields["batch_stride"], fields["row_stride"]
+    tokens = fields["side_tokens"], fields["first_token"]
+    q, k = (
+        kernels.RopeSide(at[x], at[f"{x}_weight"], fields[f"{x}_out"], *place, fields[f"{x}_heads"], *tokens, False, True)
+        for x in "qk"
+    )
+    arguments = kernels.RopeArguments(at["cos"], at["sin"], fields["batch"], fields["tokens"], fields["width"], 1e-5, False)
     kernels.qk_norm_rope(q, k, arguments, 0)
+    kernels.joint_qkv_norm_rope([q, k, k, q, k, k], arguments, 0)
 
 
 def cache_calls() -> Iterator[Call]:

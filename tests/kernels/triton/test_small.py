@@ -68,9 +68,33 @@ def test_dtypes_may_differ(dtype, other_dtype):
     check("affine_correct", x, other.normal(77), other.normal(77))
 
 
+def joint_call(batch, tokens, heads, width, rope="interleaved", dtype=torch.bfloat16, other_dtype=torch.float32):
+    """tokens: of both streams; heads: of queries and of keys. Each stream's are views of one product's output."""
+    inputs, other = Inputs(dtype, DEVICE), Inputs(other_dtype, DEVICE, seed=1)
+    packed = heads[0], heads[1], heads[1]
+    streams = [inputs.normal(batch, length, sum(packed), width).split(packed, 2) for length in tokens]
+    angle = other.normal(sum(tokens), width // 2).float()
+    angles = angle.cos().to(other_dtype), angle.sin().to(other_dtype)
+    return *streams[0], *streams[1], *(other.positive(width) for _ in range(4)), *angles, 1e-5, rope
+
+
+@pytest.mark.parametrize("rope", ["interleaved", "half"])
+@pytest.mark.parametrize("width", [2, 72, 128, 1040])
+def test_joint_rope_of_any_width(width, rope):
+    check("joint_qkv_norm_rope", *joint_call(2, (3, 4), (2, 2), width, rope))
+
+
+@pytest.mark.parametrize("tokens", [(1, 1), (77, 3)], ids=str)
+@pytest.mark.parametrize("heads", [(24, 24), (16, 2), (1, 5)], ids=str)
+def test_joint_rope_of_grouped_queries_and_the_heads_of_models(heads, tokens):
+    check("joint_qkv_norm_rope", *joint_call(2, tokens, heads, 64))
+
+
 def test_norms_too_wide_for_a_program_are_refused():
     with pytest.raises(NoBackendError, match="q must be normalized over at most 8192 elements, got 16384"):
         run("qk_norm_rope", *rope_call(1, 1, (128, 1), 128, (ALL_HEADS, NONE)))
+    with pytest.raises(NoBackendError, match="heads must be at most 8192 wide, got 16384"):
+        run("joint_qkv_norm_rope", *joint_call(1, (1, 1), (1, 1), 16384))
 
 
 @pytest.mark.parametrize("shape", [(1,), (4095,), (4096,), (4097,), (2, 11, 1), (2, 11, 77), (3, 5, 1025)], ids=str)

@@ -10,9 +10,12 @@ from halfbyte.layers import LowBitWeight, install, low_bit_layers, prepared, wei
 from halfbyte.layers.build_kernel_form import kernel_form, small_form
 from halfbyte.layers.expanded import expand
 from halfbyte.models.fused.match import match
+from halfbyte.ops import OPS
 
 DIM, TEXTS, IMAGES = 128, 7, 12
 STACKS = ("transformer_blocks", "single_transformer_blocks")
+OPS_OF_PRODUCTS = ("gemm_w8a8", "gemm_w8a8_act", "gemm_w8a8_act_quantize", "gemm_w8a8_gate_residual")
+TILE = 256
 
 
 def quantized(linear, name, layer_format):
@@ -100,3 +103,29 @@ def arguments():
         return given | {"image_rotary_emb": (angle.cos(), angle.sin())}
 
     return make
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """stand_in(kernel): the products on a backend of their own; kernel(op, segments read, columns of a segment made)."""
+
+    def register(kernel):
+        for name in OPS_OF_PRODUCTS:
+            op = OPS[name]
+
+            def named(*args, name=name):
+                scales, qweight = args[1], args[2]
+                made = None if not name.endswith("act_quantize") else len(qweight) // args[15]
+                return kernel(name, len(scales), made)
+
+            monkeypatch.setitem(op.targets, "cpu", op.reference)
+            monkeypatch.setitem(op.rejects, "cpu", lambda *_: None)
+            monkeypatch.setitem(op.kernels, "cpu", named)
+            op._missing.pop("cpu", None)
+
+    return register
+
+
+def made_in_tiles(op, read, made):
+    """The kernel of a backend whose tiles are TILE columns wide."""
+    return None if made is not None and made > TILE else "the kernel"

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from halfbyte.models.fused import fuse_blocks, operands
-from halfbyte.models.fused.operands import is_fast
+from halfbyte.models.fused import fuse_blocks, handover
+from halfbyte.models.fused.handover import is_fast
 from halfbyte.ops import OPS, backends, use_backend
 from halfbyte.testing import relative_rms
 
 from .conftest import STACKS
 from .test_equality import LIMITS, changes
 
-OPS_OF_A_BLOCK = {"norm_quantize", "quantize_act", "qk_norm_rope"}
+OPS_OF_A_BLOCK = {"norm_quantize", "quantize_act", "qk_norm_rope", "joint_qkv_norm_rope"}
 PRODUCTS = {"int8": "gemm_w8a8", "int4": "gemm_w4a4", "nvfp4": "gemm_nvfp4"}
 
 
@@ -58,7 +58,7 @@ def test_both_ways_of_handing_over_give_the_same_codes(make_flux, pretend_gpu, a
     model, given = make_flux(weight=stored, activation=stored), arguments()
     found = []
     for fast in (True, False):
-        monkeypatch.setattr(operands, "is_fast", lambda *_, fast=fast: fast)
+        monkeypatch.setattr(handover, "is_fast", lambda *_, fast=fast: fast)
         blocks = fuse_blocks(model)
         forward = blocks.forwards["transformer_blocks.0"]
         assert forward.reason() is None and forward.operands.image.ff.in_one_op is forward.operands.text.ff.in_one_op is fast
