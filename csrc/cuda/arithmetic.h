@@ -22,6 +22,8 @@ DEVICE float reciprocal_approx(float x) { return 1.0f / x; }
 DEVICE float exp2_approx(float x) { return std::exp2(x); }
 DEVICE float sqrt(float x) { return std::sqrt(x); }
 DEVICE float round_even(float x) { return std::nearbyint(x); }
+// max(peak, |x|) for a peak that is not negative; NaN if either is.
+DEVICE float larger_magnitude(float peak, float x) { return std::fabs(x) > peak || x != x ? std::fabs(x) : peak; }
 #else
 DEVICE uint32_t float_bits(float x) { return __float_as_uint(x); }
 DEVICE float bits_float(uint32_t bits) { return __uint_as_float(bits); }
@@ -40,6 +42,13 @@ DEVICE float exp2_approx(float x) {
 }
 DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
 DEVICE float round_even(float x) { return rintf(x); }
+DEVICE float larger_magnitude(float peak, float x) {
+    float y;
+    asm("{\n\t.reg .f32 magnitude;\n\tabs.f32 magnitude, %2;\n\tmax.NaN.f32 %0, %1, magnitude;\n\t}"
+        : "=f"(y)
+        : "f"(peak), "f"(x));
+    return y;
+}
 #endif
 
 }  // namespace halfbyte::ptx

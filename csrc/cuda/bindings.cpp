@@ -126,6 +126,14 @@ PYBIND11_MODULE(MODULE_NAME, module) {
     module.def("quantize_act", [](const QuantizeArguments& arguments, int dtype, Stream stream) {
         quantize_act(arguments, Dtype(dtype), stream);
     });
+    module.def("sm90_quantize_act", [](const QuantizeArguments& arguments, int dtype, Stream stream) {
+        sm90_quantize_act(arguments, Dtype(dtype), stream);
+    });
+    py::class_<ClusterQuantizeTile>(module, "ClusterQuantizeTile", kOwn)
+        .def_readonly("slots", &ClusterQuantizeTile::slots)
+        .def("__str__", &ClusterQuantizeTile::describe);
+    module.def("choose_sm90_quantize_tile", &choose_sm90_quantize_tile, py::arg("rows"), py::arg("columns"), py::arg("rank"),
+               py::arg("clusters_alone"), py::arg("clusters_paired"));
     module.def("norm_quantize", [](const QuantizeArguments& arguments, const NormArguments& norm, int dtype, Stream stream) {
         norm_quantize(arguments, norm, Dtype(dtype), stream);
     });

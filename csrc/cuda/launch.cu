@@ -1,9 +1,11 @@
 #include "launch.h"
 
+#include <map>
 #include <mutex>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 
 namespace halfbyte {
@@ -48,6 +50,27 @@ int multiprocessors() {
     if (error == cudaSuccess) return count;
     cudaGetLastError();
     throw std::runtime_error(std::string("the device's multiprocessors could not be counted: ") + cudaGetErrorString(error));
+}
+
+int clusters_at_once(const void* kernel, int blocks, int threads, size_t shared_bytes) {
+    static std::mutex mutex;
+    static std::map<std::tuple<const void*, int, int, size_t, int>, int> known;
+    const KernelCall call{kernel, "clusters_at_once", {unsigned(blocks), 1, 1}, threads, shared_bytes, 0, nullptr, 0};
+    int device = 0;
+    check(cudaGetDevice(&device), call);
+    std::lock_guard<std::mutex> lock(mutex);
+    int& count = known[{kernel, blocks, threads, shared_bytes, device}];
+    if (count) return count;
+    allow_shared_bytes(call);
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(blocks), config.blockDim = dim3(threads), config.dynamicSmemBytes = shared_bytes;
+    cudaLaunchAttribute cluster{};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {unsigned(blocks), 1, 1};
+    config.attrs = &cluster, config.numAttrs = 1;
+    int found = 0;
+    check(cudaOccupancyMaxActiveClusters(&found, kernel, &config), call);
+    return count = found > 0 ? found : 1;
 }
 
 void launch(const KernelCall& call) {

@@ -29,6 +29,10 @@ struct KernelCall {
 // Of the current device.
 int multiprocessors();
 
+// How many clusters of so many blocks the current device runs at a time, for a kernel that declares them; at least 1.
+// Raises std::runtime_error when the device cannot say.
+int clusters_at_once(const void* kernel, int blocks, int threads, size_t shared_bytes);
+
 // Queues the kernel; allocates nothing and waits for nothing. Raises std::runtime_error when it cannot be started.
 void launch(const KernelCall& call);
 

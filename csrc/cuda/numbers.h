@@ -138,6 +138,17 @@ DEVICE uint8_t to_e4m3(float x) {
 #endif
 }
 
+// Two codes, that of `low` in the low byte, of numbers that are not NaN.
+DEVICE uint32_t to_e4m3_pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    uint16_t pair;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return uint32_t(to_e4m3(low)) | uint32_t(to_e4m3(high)) << 8;
+#endif
+}
+
 DEVICE float from_e4m3(uint8_t code) {
     uint32_t magnitude = code & 0x7fu;
     uint32_t bits = magnitude == 0x7fu ? 0x7fc00000u : float_bits(bits_float(magnitude << 20) * 0x1p120f);

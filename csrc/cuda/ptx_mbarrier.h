@@ -2,6 +2,7 @@
 // counts are through, and the next begins; a thread waits for a phase by its parity. PTX ISA 9.7.13.15.
 #pragma once
 
+#include "numbers.h"
 #include "ptx_cluster.h"
 #include "ptx_memory.h"
 
@@ -51,6 +52,23 @@ DEVICE void mbarrier_arrive_at(Mbarrier* barrier, uint32_t rank SITE) {
 #endif
 }
 
+// 16 bytes to the place of `shared` in block `rank` of the cluster, counted at the barrier in the place of `barrier` there: who
+// waits for its phase sees them. Orders nothing else, so unlike a cluster's barrier it does not wait for the thread's stores.
+DEVICE void send_to(uint32_t rank, void* shared, const Words4& words, Mbarrier* barrier SITE) {
+#ifdef HALFBYTE_SIMT
+    ONLY_INTERPRETED("send_to");
+#else
+    asm volatile(
+        "{\n\t.reg .b32 place, counted;\n\t"
+        "mapa.shared::cluster.u32 place, %0, %2;\n\t"
+        "mapa.shared::cluster.u32 counted, %1, %2;\n\t"
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [place], {%3, %4, %5, %6}, [counted];\n\t}" ::"r"(
+            shared_address(shared)),
+        "r"(shared_address(barrier)), "r"(rank), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+        : "memory");
+#endif
+}
+
 // Of a fresh barrier the phase of parity 1 counts as complete.
 DEVICE void mbarrier_wait(Mbarrier* barrier, uint32_t parity SITE) {
 #ifdef HALFBYTE_SIMT
@@ -61,6 +79,24 @@ DEVICE void mbarrier_wait(Mbarrier* barrier, uint32_t parity SITE) {
         asm volatile(
             "{\n\t.reg .pred p;\n\t"
             "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+            "selp.u32 %0, 1, 0, p;\n\t}"
+            : "=r"(complete)
+            : "r"(shared_address(barrier)), "r"(parity)
+            : "memory");
+    } while (!complete);
+#endif
+}
+
+// As mbarrier_wait, for what other blocks of the cluster have sent.
+DEVICE void mbarrier_wait_for_cluster(Mbarrier* barrier, uint32_t parity SITE) {
+#ifdef HALFBYTE_SIMT
+    ONLY_INTERPRETED("mbarrier_wait_for_cluster");
+#else
+    uint32_t complete;
+    do {
+        asm volatile(
+            "{\n\t.reg .pred p;\n\t"
+            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
             "selp.u32 %0, 1, 0, p;\n\t}"
             : "=r"(complete)
             : "r"(shared_address(barrier)), "r"(parity)

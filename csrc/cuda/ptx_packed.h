@@ -62,4 +62,13 @@ DEVICE uint32_t high_halves(uint32_t low, uint32_t high) {
 #endif
 }
 
+// The lowest bytes of four words, that of `a` lowest.
+DEVICE uint32_t low_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+#ifdef HALFBYTE_SIMT
+    return (a & 0xffu) | (b & 0xffu) << 8 | (c & 0xffu) << 16 | d << 24;
+#else
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+#endif
+}
+
 }  // namespace halfbyte::ptx

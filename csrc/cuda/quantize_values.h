@@ -3,6 +3,7 @@
 #pragma once
 
 #include "packed_run.h"
+#include "ptx_packed.h"
 #include "quantize_arguments.h"
 
 namespace halfbyte {
@@ -52,38 +53,49 @@ DEVICE float scale_from_peak(float peak, ActFormat format) {
 
 // values / scale, exact to the last bit where it is not rounded to zero afterwards, and clamped to +-bound
 // unless |values| <= peak makes that needless. `scale` must not be NaN.
-DEVICE void divide_by_scale(float (&values)[kRun], float peak, float scale, float bound) {
+template <int kCount>
+DEVICE void divide_by_scale(float (&values)[kCount], float peak, float scale, float bound) {
     bool ordinary = scale >= 0x1p-70f && scale <= 0x1p70f && peak <= (bound + 0.25f) * scale;
     if (!ordinary) {
         float towards_one = scale < 0x1p-70f ? 0x1p100f : scale > 0x1p70f ? 0x1p-100f : 1.0f;
         scale *= towards_one;
         UNROLL
-        for (int i = 0; i < kRun; ++i) values[i] = clamp(values[i] * towards_one, bound * scale);
+        for (int i = 0; i < kCount; ++i) values[i] = clamp(values[i] * towards_one, bound * scale);
     }
     float reciprocal = ptx::reciprocal(scale);
     UNROLL
-    for (int i = 0; i < kRun; ++i) values[i] = quotient(values[i], scale, reciprocal);
+    for (int i = 0; i < kCount; ++i) values[i] = quotient(values[i], scale, reciprocal);
 }
 
 // Half to even, in the low bits: 1.5 * 2^23 leaves a float's last bit the weight of one.
 DEVICE uint32_t rounded_bits(float x) { return ptx::float_bits(x + 0x1.8p23f); }
 
-// Codes of values for a scale known already, in the low 2 (int4) or 4 words; every format but nvfp4. `peak` is that of all values
-// the scale was taken from, 0 when the scale has not been rounded. Unsigned values must not be negative.
-DEVICE void quantize_run(float (&values)[kRun], ActFormat format, float peak, float scale, uint32_t (&words)[4]) {
-    words[0] = words[1] = words[2] = words[3] = format == ActFormat::kFp8 && is_nan(scale) ? 0x7f7f7f7fu : 0u;
-    if (is_nan(scale)) return;
-    divide_by_scale(values, peak, scale, largest_code(format));
+// The codes that quotients by a scale round to, in words that are zero; every format but nvfp4.
+template <int kCount, int kWords>
+DEVICE void round_run(const float (&quotients)[kCount], ActFormat format, uint32_t (&words)[kWords]) {
     if (format == ActFormat::kFp8) {
         UNROLL
-        for (int i = 0; i < kRun; ++i) words[i / 4] |= uint32_t(ptx::to_e4m3(values[i])) << (i % 4 * 8);
+        for (int i = 0; i < kCount; i += 2) words[i / 4] |= ptx::to_e4m3_pair(quotients[i], quotients[i + 1]) << (i % 4 * 8);
     } else if (format == ActFormat::kInt8) {
         UNROLL
-        for (int i = 0; i < kRun; ++i) words[i / 4] |= (rounded_bits(values[i]) & 0xffu) << (i % 4 * 8);
+        for (int i = 0; i < kCount; i += 4)
+            words[i / 4] = ptx::low_bytes(rounded_bits(quotients[i]), rounded_bits(quotients[i + 1]),
+                                          rounded_bits(quotients[i + 2]), rounded_bits(quotients[i + 3]));
     } else {
         UNROLL
-        for (int i = 0; i < kRun; ++i) words[i / 8] |= (rounded_bits(values[i]) & 0xfu) << (i % 8 * 4);
+        for (int i = 0; i < kCount; ++i) words[i / 8] |= (rounded_bits(quotients[i]) & 0xfu) << (i % 8 * 4);
     }
+}
+
+// Codes of values for a scale known already, in the first words; every format but nvfp4. `peak` is that of all values the scale
+// was taken from, 0 when the scale has not been rounded. Unsigned values must not be negative.
+template <int kCount, int kWords>
+DEVICE void quantize_run(float (&values)[kCount], ActFormat format, float peak, float scale, uint32_t (&words)[kWords]) {
+    UNROLL
+    for (uint32_t& word : words) word = format == ActFormat::kFp8 && is_nan(scale) ? 0x7f7f7f7fu : 0u;
+    if (is_nan(scale)) return;
+    divide_by_scale(values, peak, scale, largest_code(format));
+    round_run(values, format, words);
 }
 
 struct Nvfp4Block {

@@ -78,6 +78,7 @@ void configure(const Options& options) { machine.options = options; }
 
 // Few, so that kernels whose blocks stay for several tiles do so in small products too.
 int multiprocessors() { return 4; }
+int clusters_at_once(const void*, int, int, size_t shared_bytes) { return int(simt::kMostSharedBytes / shared_bytes); }
 
 void launch(const KernelCall& call) {
     static std::mutex one_machine;

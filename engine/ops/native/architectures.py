@@ -13,6 +13,7 @@ CAPABILITIES: dict[str, Range] = {
     "sm80_gemm_w4a4": ((8, 0), (8, 9)),
     "sm80_gemm_w8a8": ((8, 0), (12, 1)),
     "sm90_gemm_w8a8": ((9, 0), (9, 0)),
+    "sm90_quantize_act": ((9, 0), (9, 0)),
     "sm120_gemm_nvfp4": ((12, 0), (12, 1)),
     "smxx_quantize_act": ((8, 0), (12, 1)),
     "smxx_norm_quantize": ((8, 0), (12, 1)),

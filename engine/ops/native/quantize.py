@@ -23,6 +23,11 @@ FORMAT_CODE = {
     ("fp8", False): 5,
 }
 MAX_RANK = 128
+HOPPER = (9, 0)
+ROWS_FILE, CLUSTERS_FILE = "smxx_quantize_act", "sm90_quantize_act"
+# With fewer rows or columns its blocks have too little to do for what they prepare; those of more do not keep all they need of K
+# in their shared memory, by the ranks that there is room for.
+CLUSTERS_LEAST_ROWS, CLUSTERS_LEAST_COLUMNS, CLUSTERS_MOST_COLUMNS = 256, 1024, {0: 40960, 32: 15360, 64: 8192}
 COLUMNS_EACH = 16  # of a thread
 
 
@@ -81,8 +86,42 @@ def quantize_act_rejects(x, *quantize_args) -> str | None:
     return Quantization(*quantize_args).reason_against(x)
 
 
-def quantize_act(kernels, x, *quantize_args) -> tuple[Tensor, Tensor, Tensor]:
+def by_rows(kernels, x, *quantize_args) -> tuple[Tensor, Tensor, Tensor]:
     return Quantization(*quantize_args).run(kernels, "quantize_act", dense(x))
+
+
+def by_clusters(kernels, x, *quantize_args) -> tuple[Tensor, Tensor, Tensor]:
+    return Quantization(*quantize_args).run(kernels, "sm90_quantize_act", dense(x))
+
+
+def clusters_reject(x, *quantize_args) -> str | None:
+    """Of a call that quantize_act takes."""
+    wanted = Quantization(*quantize_args)
+    if wanted.format not in ("int8", "fp8") or wanted.segments > 1 or wanted.shift:
+        return "8-bit codes with one scale for each token and no shift needed"
+    ranks = (wanted.rank + 31) // 32 * 32
+    if wanted.rank % 8 or ranks not in CLUSTERS_MOST_COLUMNS:
+        return f"a rank that is a multiple of 8 up to {max(CLUSTERS_MOST_COLUMNS)} needed, got {wanted.rank}"
+    rows, columns = x.shape
+    if rows < CLUSTERS_LEAST_ROWS or not CLUSTERS_LEAST_COLUMNS <= columns <= CLUSTERS_MOST_COLUMNS[ranks]:
+        needed = f"{CLUSTERS_LEAST_ROWS} rows of {CLUSTERS_LEAST_COLUMNS} to {CLUSTERS_MOST_COLUMNS[ranks]} columns"
+        return f"at least {needed} needed for rank {wanted.rank}, got {[rows, columns]}"
+    return None
+
+
+def chooses_clusters(x: Tensor, *quantize_args) -> bool:
+    """Whether x lies on sm_90 and the kernel made for it takes the call."""
+    on_hopper = x.is_cuda and torch.cuda.get_device_capability(x.device) == HOPPER
+    return on_hopper and clusters_reject(x, *quantize_args) is None
+
+
+def quantize_act(kernels, x, *quantize_args) -> tuple[Tensor, Tensor, Tensor]:
+    run = by_clusters if chooses_clusters(x, *quantize_args) else by_rows
+    return run(kernels, x, *quantize_args)
+
+
+def quantize_act_file(*args) -> str:
+    return CLUSTERS_FILE if chooses_clusters(*args) else ROWS_FILE
 
 
 def norm_quantize_rejects(x, norm, eps, weight, bias, mod_scale, mod_shift, *quantize_args) -> str | None:

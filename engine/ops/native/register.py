@@ -31,6 +31,7 @@ from .quantize import (
     norm_quantize,
     norm_quantize_rejects,
     quantize_act,
+    quantize_act_file,
     quantize_act_rejects,
 )
 
@@ -76,7 +77,7 @@ KERNELS: dict[str, Kernel] = {
     **product_kernels("gemm_w4a4", "sm80_gemm_w4a4", gemm_w4a4, gemm_w4a4_rejects, 9),
     **product_kernels("gemm_w8a8", gemm_w8a8_file, gemm_w8a8, gemm_w8a8_rejects, 8, gemm_w8a8_quantizing_file),
     **product_kernels("gemm_nvfp4", "sm120_gemm_nvfp4", gemm_nvfp4, gemm_nvfp4_rejects, 9),
-    "quantize_act": Kernel("smxx_quantize_act", quantize_act, quantize_act_rejects),
+    "quantize_act": Kernel(quantize_act_file, quantize_act, quantize_act_rejects),
     "norm_quantize": Kernel("smxx_norm_quantize", norm_quantize, norm_quantize_rejects),
     "group_norm_silu_quantize": Kernel(
         "smxx_group_norm_quantize", group_norm_silu_quantize, group_norm_silu_quantize_rejects

@@ -6,6 +6,7 @@ from .gemm import gemm_nvfp4_calls, gemm_w4a4_calls, gemm_w8a8_calls
 from .gemm_sm90 import sm90_gemm_w8a8_calls
 from .launches import with_launches
 from .quantize import group_norm_calls, norm_calls, quantize_calls
+from .quantize_sm90 import sm90_quantize_calls
 from .small import cache_calls, rope_calls
 from .w4a16 import w4a16_calls
 from .work import reason_against_work
@@ -19,6 +20,7 @@ COMPUTED = {
     "sm80_conv2d_w4a4": conv2d_w4a4_calls,
     "sm80_conv2d_w8a8": conv2d_w8a8_calls,
     "smxx_quantize_act": quantize_calls,
+    "sm90_quantize_act": sm90_quantize_calls,
     "smxx_norm_quantize": norm_calls,
     "smxx_group_norm_quantize": group_norm_calls,
     "smxx_gemm_w4a16": w4a16_calls,

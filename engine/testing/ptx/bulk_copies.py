@@ -48,8 +48,12 @@ class BulkCopies:
         self.stores: list[_Store] = []
 
     def load(self, lane: int, instruction: Instruction, barrier: MBarrier, chunks: Array, data: Array) -> None:
-        """Chunks of shared memory are to be filled with data; they hold poison until the barrier's phase is complete."""
-        self.machine.shared.shadow.begin_fill(chunks, lane, "a bulk copy")
+        """Chunks of shared memory are to be filled with data; they hold poison until the barrier's phase is complete.
+
+        st.async does so too, and belongs to the threads' own stores.
+        """
+        by_store = instruction.opcode == "st"
+        self.machine.shared.shadow.begin_fill(chunks, lane, "st.async" if by_store else "a bulk copy", by_store)
         self.memory[chunks] = PENDING
         self.loads.append(_Load(lane, instruction, barrier, chunks, data))
 

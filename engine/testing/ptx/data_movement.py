@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .async_store import async_store
 from .memory import LOCAL_WINDOW, SHARED_WINDOW
 from .registry import Step, opcode
 from .syntax import Instruction, Modifiers
@@ -91,6 +92,9 @@ def load(machine, instruction: Instruction) -> Step:
 
 @opcode("st")
 def store(machine, instruction: Instruction) -> Step:
+    modifiers = Modifiers(instruction)
+    if modifiers.flag("async"):
+        return async_store(machine, instruction, modifiers)
     space, type, count = access(machine, instruction)
     names = vector(instruction.operands[1])
     if len(names) != count or len(instruction.operands) != 2:

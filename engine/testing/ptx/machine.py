@@ -23,6 +23,12 @@ from .waiting import Waiting, Waits
 ADDRESS = re.compile(r"\[\s*([^+\]]+?)\s*(?:\+\s*(-?\w+))?\s*\]")
 
 
+def is_asynchronous(instruction) -> bool:
+    """Whether it uses shared memory after its thread has gone on, as other than cp.async do."""
+    modifiers = instruction.modifiers
+    return instruction.opcode == "wgmma" or "bulk" in modifiers or (instruction.opcode == "st" and "async" in modifiers)
+
+
 class Machine:
     """A batch of blocks of one launch, whole clusters: blocks x threads lanes that run together."""
 
@@ -62,7 +68,7 @@ class Machine:
         self.mbarriers, self.bulk = MBarriers(self), BulkCopies(self)
         self.watch.reset()
         self.warpgroups: dict[int, list[Waiting]] = {}
-        if any(one.opcode == "wgmma" or "bulk" in one.modifiers for one in self.kernel.instructions):
+        if any(is_asynchronous(one) for one in self.kernel.instructions):
             self.shared.shadow = Shadow(self.shared.bytes.size, self.threads)
         blocks = first_block + np.arange(self.lanes) // self.threads
         for name, value in special_registers(self.grid, self.kernel.cluster, blocks).items():

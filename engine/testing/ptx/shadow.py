@@ -53,8 +53,8 @@ class Shadow:
         np.subtract.at(self.reading, chunks, 1)
         self.under_way -= 1
 
-    def begin_fill(self, chunks: Array, lane: int, what: str) -> None:
-        self.check_copy(chunks, lane, what)
+    def begin_fill(self, chunks: Array, lane: int, what: str, sees_stores: bool = False) -> None:
+        self.check_copy(chunks, lane, what, sees_stores)
         if self.reading[chunks].any():
             raise LaneError(lane, f"{what} writes shared memory that wgmma or a bulk copy reads: nobody waited for its group")
         self.filling[chunks] = True
@@ -64,13 +64,13 @@ class Shadow:
         self.filling[chunks] = False
         self.under_way -= 1
 
-    def check_copy(self, chunks: Array, lane: int, what: str) -> None:
+    def check_copy(self, chunks: Array, lane: int, what: str, sees_stores: bool = False) -> None:
         if self.holds_mbarrier.reshape(-1, CHUNK // MBARRIER)[chunks].any():
             raise LaneError(lane, f"{what} of shared memory that holds an mbarrier")
         if self.filling[chunks].any():
             raise LaneError(lane, f"{what} of shared memory that a bulk copy has yet to fill: its mbarrier phase is not complete")
         unseen = self.writer.reshape(-1, CHUNK)[chunks]
-        if (unseen != FREE).any():
+        if not sees_stores and (unseen != FREE).any():
             writer = int(unseen[unseen != FREE][0]) % self.threads
             raise LaneError(lane, f"{what} of shared memory that thread {writer} wrote without a fence.proxy.async after it")
 

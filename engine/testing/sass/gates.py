@@ -68,6 +68,8 @@ GATES = (
             ("E4m3.*WarpgroupTile<128,.*true", "QGMMA.64x128x32.F32", 0.3, 3),
         )
     ),
+    # Around the counted loop, over a warp's boxes, are the groups of rows. The loops of the codes have no such opcode.
+    Gate("sm90_quantize_act", "quantize_act_kernel", ("90a",), "HMMA.16816", 128, max_per_entry=0.85, max_depth=2),
     Gate("sm120_gemm_nvfp4", "GemmTile<256, 128,", ("120f",), "OMMA.SF.16864", max_per_entry=1.1),
     Gate("sm120_gemm_nvfp4", "GemmTile<64, 64,", ("120f",), "OMMA.SF.16864", max_per_entry=2.35, max_registers=128),
     Gate("smxx_gemm_w4a16", "gemm_w4a16_kernel", MMA_INT8, "HMMA.16816", max_per_entry=3.7, max_registers=168),

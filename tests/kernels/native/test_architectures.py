@@ -10,7 +10,7 @@ from halfbyte.ops.native import architectures
 from halfbyte.ops.native.architectures import CAPABILITIES, here, reason_against
 from halfbyte.ops.native.gemm import Epilogue
 from halfbyte.ops.native.gemm_w8a8 import warpgroups_reject
-from halfbyte.ops.native.quantize import Quantization
+from halfbyte.ops.native.quantize import CLUSTERS_FILE, ROWS_FILE, Quantization, clusters_reject
 from halfbyte.ops.native.register import KERNELS, cuda_rejects
 from halfbyte.ops.registry import named_backend
 from halfbyte.testing import Shape, calls_of
@@ -86,6 +86,46 @@ def test_warpgroups_quantize_what_fits_into_their_tiles(monkeypatch, codes, segm
 def test_warpgroups_refuse_what_no_kernel_takes(monkeypatch):
     args = on_a_gpu(monkeypatch, (9, 0))
     assert warpgroups_reject(*args[:-1], torch.float16).startswith("one 16-bit dtype needed")
+
+
+@pytest.mark.parametrize(("gpu", "file"), [((9, 0), CLUSTERS_FILE), ((8, 9), ROWS_FILE), ((10, 0), ROWS_FILE)])
+def test_clusters_quantize_long_rows_on_sm_90(monkeypatch, gpu, file):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: gpu)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    x, proj_down = torch.empty(256, 1024, dtype=torch.float16), torch.empty(1024, 32, dtype=torch.float16)
+    assert KERNELS["quantize_act"].file_of(x, None, proj_down, "int8") == file
+    assert KERNELS["quantize_act"].file_of(x, None, proj_down, "int4") == ROWS_FILE
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "sentence"),
+    [
+        ((256, 1024, 32), ("int8",), None),
+        ((4608, 15360, 32), ("fp8",), None),
+        ((4096, 40960, 0), ("int8",), None),
+        ((256, 1024, 32), ("nvfp4",), "8-bit codes with one scale for each token and no shift needed"),
+        ((256, 1024, 32), ("int8", 0.0, False, 2), "8-bit codes with one scale for each token and no shift needed"),
+        ((256, 1024, 32), ("int8", 0.5), "8-bit codes with one scale for each token and no shift needed"),
+        ((256, 1024, 36), ("int8",), "a rank that is a multiple of 8 up to 64 needed, got 36"),
+        ((256, 1024, 72), ("int8",), "a rank that is a multiple of 8 up to 64 needed, got 72"),
+        ((4096, 8192, 64), ("int8",), None),
+        ((255, 1024, 0), ("int8",), "at least 256 rows of 1024 to 40960 columns needed for rank 0, got [255, 1024]"),
+        ((256, 1008, 8), ("int8",), "at least 256 rows of 1024 to 15360 columns needed for rank 8, got [256, 1008]"),
+        ((4096, 15376, 32), ("int8",), "at least 256 rows of 1024 to 15360 columns needed for rank 32, got [4096, 15376]"),
+        ((4096, 8208, 40), ("int8",), "at least 256 rows of 1024 to 8192 columns needed for rank 40, got [4096, 8208]"),
+    ],
+)
+def test_what_clusters_refuse(sizes, options, sentence):
+    m, k, rank = sizes
+    assert clusters_reject(torch.empty(m, k), None, torch.empty(k, rank) if rank else None, *options) == sentence
+
+
+def test_every_call_that_clusters_take_has_a_tile(simt):
+    for rank in range(0, 72, 8):
+        proj_down = [torch.empty(0, rank)] if rank else [None]
+        for k in (*range(1024, 40961, 1008), 40960, 15360, 8192):
+            if clusters_reject(torch.empty(256, k, device="meta"), None, *proj_down, "int8") is None:
+                assert simt.choose_sm90_quantize_tile(256, k, rank, 16, 32).slots, (k, rank)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_arrivals_at_the_other_block(run):
     assert (run(body) == 9).all()
 
 
+EXPECT = FIRST + "@%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%memory], 512;"
+SEND = """add.u32 %r1, %r7, 64; mad.lo.u32 %r1, %thread, 16, %r1; mad.lo.u32 %r2, %r8, 1000, %thread; mov.u32 %r3, 7;
+st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%r1], {%r3, %r2, %r3, %r3}, [%r7];"""
+SENT = INIT.replace(", 32;", ", 1;") + VISIBLE + CLUSTER_SYNC + EXPECT + PEER
+RECEIVE = "add.u32 %r1, %memory, 64; mad.lo.u32 %r1, %thread, 16, %r1; ld.shared.u32 %r4, [%r1+4];"
+
+
+def test_asynchronous_stores_to_the_other_block(run):
+    got = run(SENT + SEND + WAIT + RECEIVE + store("%r4") + CLUSTER_SYNC)
+    np.testing.assert_array_equal(got, [1000 + np.arange(32), np.arange(32)])
+
+
 def test_those_who_returned_need_not_come_to_the_barrier(run):
     """Thirty-two of each block's threads return."""
     body = "setp.ge.u32 %p2, %thread, 32; @%p2 exit;" + CLUSTER_SYNC + "mov.u32 %r4, 3;" + store("%r4")
@@ -101,6 +113,8 @@ FAULTS = {
         INIT + VISIBLE + CLUSTER_SYNC + PEER + "setp.eq.u32 %p2, %r8, 0; @%p2 exit; " + UNTIL_IDLE + REMOTE_ARRIVE,
         r"of block \(1, 0, 0\): shared memory of block 0 of the cluster, all of whose threads have returned",
     ),
+    "sent and not waited for": (SENT + SEND + RECEIVE, r"that a bulk copy has yet to fill: its mbarrier phase is not complete"),
+    "counted in another block": (SENT + SEND.replace("[%r7]", "[%memory]"), r"st\.async to one block and counted at an mbarrier of"),
     "no such block": ("mapa.shared::cluster.u32 %r7, %memory, 2;", r"mapa: block 2 of a cluster of 2"),
     "beyond its shared memory": (
         PEER + "ld.shared::cluster.u32 %r1, [%r7+2048];",

@@ -10,6 +10,7 @@ import torch
 from halfbyte.ops import OPS, quantize_act, use_backend
 from halfbyte.ops.native.architectures import CAPABILITIES, EMULATING, reason_against
 from halfbyte.ops.native.gemm_w8a8 import WARPGROUPS_FILE
+from halfbyte.ops.native.quantize import CLUSTERS_FILE
 from halfbyte.ops.native.register import KERNELS
 from halfbyte.testing import Inputs, Shape, assert_close, calls_of, outputs_as_floats, poisoned_empty
 from halfbyte.testing.ptx import PtxFault
@@ -26,8 +27,8 @@ FILES = [
     pytest.param(file, arch, id=f"{file}-{arch}")
     for file in CAPABILITIES
     for arch, capability in ARCHS.items()
-    # compute_90 lacks what only sm_90a has: see test_sm90.py.
-    if file != WARPGROUPS_FILE and reason_against(file, capability, arch, by_name=True) is None
+    # compute_90 lacks what only sm_90a has: see test_sm90.py. What is for clusters alone: see test_sm90_quantize.py.
+    if file not in (WARPGROUPS_FILE, CLUSTERS_FILE) and reason_against(file, capability, arch, by_name=True) is None
 ]
 # Neither M nor N fills a tile. Products take other tiles with many rows, and the quantize kernels with thousands.
 FEW_ROWS = Shape("few rows", 33, 208, 256)
