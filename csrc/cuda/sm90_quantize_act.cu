@@ -32,7 +32,8 @@ void sm90_quantize_act(const QuantizeArguments& arguments, Dtype dtype, Stream s
                                                     at_once(Tile::kMostWarps, Tile::kMostBytes),
                                                     at_once(Tile::kPairedWarps, Tile::kPairedBytes));
         expect(tile.slots > 0, "K and R: less needed, for proj_down and a group of rows to fit a cluster's shared memory");
-        const TensorMap x = tensor_map_of_rows(arguments.x, arguments.rows, 2 * arguments.columns, Tile::kBoxRows);
+        const int row_bytes = 2 * arguments.columns;
+        const TensorMap x = tensor_map_of_rows(arguments.x, arguments.rows, row_bytes, row_bytes, Tile::kBoxRows);
         launch(kernel, "sm90_quantize_act", {unsigned(tile.clusters * Tile::kBlocks), 1, 1}, 32 * tile.warps,
                size_t(tile.shared_bytes), stream, ClusterQuantizeArguments{x, arguments, tile});
     };
