@@ -19,6 +19,8 @@ struct RopeSide {
     bool norm_all_heads, rotated;
 };
 
+constexpr int kJointSides = 6;
+
 struct RopeArguments {
     Floats cos, sin;    // [T, D / 2]
     int64_t batch;      // B
@@ -41,6 +43,6 @@ RopeChoice choose_qk_norm_rope(int width, int norm_width);
 void qk_norm_rope(const RopeSide& q, const RopeSide& k, const RopeArguments& arguments, Stream stream);
 
 // q, k and v of the first stream, then of the second; all norms are of one head.
-void joint_qkv_norm_rope(const std::array<RopeSide, 6>& sides, const RopeArguments& arguments, Stream stream);
+void joint_qkv_norm_rope(const std::array<RopeSide, kJointSides>& sides, const RopeArguments& arguments, Stream stream);
 
 }  // namespace halfbyte

@@ -8,12 +8,11 @@ namespace halfbyte {
 
 constexpr int kHeadThreads = 128;
 constexpr int kMaxNormThreads = 512;
-constexpr int kMaxSides = 6;
 
 struct RopeLaunch {
     RopeArguments rope;
-    RopeSide sides[kMaxSides];
-    unsigned first_block[kMaxSides];  // of each side; no block of a side that is not there
+    RopeSide sides[kJointSides];
+    unsigned first_block[kJointSides];  // of each side; no block of a side that is not there
     int lanes;
 };
 
@@ -21,7 +20,7 @@ struct RopeLaunch {
 DEVICE int side_of_block(const RopeLaunch& arguments) {
     int side = 0;
     UNROLL
-    for (int i = 1; i < kMaxSides; ++i) side += blockIdx.x >= arguments.first_block[i];
+    for (int i = 1; i < kJointSides; ++i) side += blockIdx.x >= arguments.first_block[i];
     return side;
 }
 
@@ -217,7 +216,7 @@ void launch_sides(const RopeSide* sides, int count, const RopeArguments& rope, S
     const int norms_of_block = choice.one_head_per_lane_group ? kHeadThreads / choice.lanes : 1;
     RopeLaunch arguments{rope, {}, {}, choice.lanes};
     unsigned blocks = 0;
-    for (int i = 0; i < kMaxSides; ++i) {
+    for (int i = 0; i < kJointSides; ++i) {
         arguments.first_block[i] = i < count ? blocks : ~0u;
         if (i >= count) continue;
         arguments.sides[i] = sides[i];
@@ -245,9 +244,9 @@ void qk_norm_rope(const RopeSide& q, const RopeSide& k, const RopeArguments& arg
     }
 }
 
-void joint_qkv_norm_rope(const std::array<RopeSide, 6>& sides, const RopeArguments& arguments, Stream stream) {
-    qk::check<6>({"first_q", "first_k", "first_v", "second_q", "second_k", "second_v"}, sides, arguments);
-    qk::launch_sides(sides.data(), 6, arguments, stream);
+void joint_qkv_norm_rope(const std::array<RopeSide, kJointSides>& sides, const RopeArguments& arguments, Stream stream) {
+    qk::check<kJointSides>({"first_q", "first_k", "first_v", "second_q", "second_k", "second_v"}, sides, arguments);
+    qk::launch_sides(sides.data(), kJointSides, arguments, stream);
 }
 
 }  // namespace halfbyte

@@ -15,6 +15,7 @@ from .fold_weight import FOLD_WEIGHT
 from .gemm import GEMM_NVFP4, GEMM_W4A4, GEMM_W8A8
 from .gemm_w4a16 import TABLE as GEMM_W4A16
 from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
+from .one_launch import one_launch
 from .small import CACHE, QK_NORM_ROPE
 from .tuned import hand_in_cache_folder
 
@@ -44,7 +45,13 @@ def triton_rejects(rejects: Rejects, *args) -> str | None:
     return None
 
 
+def kernel_of(file: str, name: str, *args) -> str | None:
+    """A product is one kernel with all that follows it, unless its output is quantized in a launch of its own."""
+    return file if not name.endswith("_act_quantize") or one_launch(name, *args) else None
+
+
 def register() -> None:
     for file, table in TABLES.items():
         for name, rejects in table.items():
-            OPS[name].add("triton", f"halfbyte.triton_kernels.{file}:{name}", partial(triton_rejects, rejects))
+            target = f"halfbyte.triton_kernels.{file}:{name}"
+            OPS[name].add("triton", target, partial(triton_rejects, rejects), partial(kernel_of, file, name))

@@ -121,14 +121,16 @@ def test_finer_scales_err_as_little_or_less(format, outliers):
         assert wide < whole / 4
 
 
-def test_the_compiled_kernels_take_segments(make_flux, pretend_gpu):
-    pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
+@pytest.mark.parametrize(("backend", "width"), [("simt", 256), ("triton", 128)])
+def test_the_kernels_take_segments(make_flux, pretend_gpu, backend, width):
+    if reason := OPS["gemm_w8a8_act_quantize"].missing(backend):
+        pytest.skip(reason)
     pretend_gpu("int8")
     fused = fuse_blocks(make_flux())
     assert set(fused.reasons.values()) == {None}
     double, single = fused.forwards.values()
-    with use_backend("simt"):
-        assert [each.segment_width for each in (double.operands.image.ff, single.operands.up)] == [256] * 2
+    with use_backend(backend):
+        assert [each.segment_width for each in (double.operands.image.ff, single.operands.up)] == [width] * 2
 
 
 # E4M3 sums move to a second accumulator, which leaves tiles of 128 columns.
