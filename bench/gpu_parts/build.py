@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from typing import Any
 
 from .commands import run as run_command
-from .context import Context, missing_packages
+from .context import Context, OutOfTime, missing_packages
 from .log import Log
 from .record import ROOT
 
@@ -38,10 +39,16 @@ def run(context: Context) -> None:
 
 
 def install(seconds: float, log: Log, simt: bool = False) -> dict[str, Any]:
-    """simt: the CPU shim too; CUDA objects of a build before are kept. Raises RuntimeError with the last lines of one that failed."""
+    """Raises RuntimeError with the last lines of a build that failed, OutOfTime where it does not end.
+
+    simt: the CPU shim too; kernels that were compiled before are kept.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "HALFBYTE_CUDA_ARCHS"} | {"HALFBYTE_SIMT": str(int(simt))}
     start = time.perf_counter()
-    done = run_command(INSTALL, seconds, log, env=environment)
+    try:
+        done = run_command(INSTALL, seconds, log, env=environment)
+    except subprocess.TimeoutExpired:
+        raise OutOfTime("the build did not end in time; the kernels that it compiled are kept") from None
     if done.returncode:
         raise RuntimeError("pip install failed: " + " | ".join((done.stdout + done.stderr).strip().splitlines()[-8:]))
     return {"command": " ".join(INSTALL[1:]), "build seconds": round(time.perf_counter() - start, 1)}

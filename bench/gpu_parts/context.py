@@ -197,7 +197,7 @@ class Context:
 
 def told(entry: dict[str, Any]) -> list[str]:
     """One line for each case that failed and each candidate that faulted."""
-    found = {**entry["failed"], **entry["faults"]}
+    found = {**entry.get("failed", {}), **entry.get("faults", {})}
     return [f"{name}: {(text.splitlines() or [''])[0][:300]}" for name, text in found.items()]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from .context import Context, missing_packages
+from .context import Context, missing_packages, told
 from .machine import machine
 from .record import NO_FIGURES, ROOT, Record, slug, source_digest
 from .show import show
@@ -128,7 +128,8 @@ def conclude(record: Record, name: str, console: Console) -> str:
     """Say how a part ended. One that is still "running" was ended from outside: its cases are kept."""
     part = record.part(name)
     if part["status"] in ("running", "missing"):
-        part |= {"status": "partial", "reason": "its process ended before it did; what it had measured is kept"}
+        sentences = ["its process ended before it did; what it had measured is kept", *told(part)]
+        part |= {"status": "partial", "reason": "; ".join(sentences)}
         record.save()
     console.print(f"{name}: {part['status']}, {part.get('seconds', 0)} s" + (f" ({part['reason']})" if "reason" in part else ""))
     for sentence in part.get("absent", []):

@@ -13,7 +13,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
-from gpu_parts import commands, context, faults, machine, record, run  # noqa: E402
+from gpu_parts import build, commands, context, faults, machine, record, run  # noqa: E402
 from gpu_parts.log import Log, shortened  # noqa: E402
 
 # In place of bench/gpu.py: a part whose first candidates end its process each in its own way.
@@ -83,6 +83,22 @@ def test_a_process_that_dies_outside_of_a_case_is_not_started_again(tmp_path):
     assert not kept.blame("ops", "it ended")
     kept.part("ops").update(status="running", doing={"case": "a"})
     assert kept.blame("ops", "it ended") and kept.part("ops")["failed"] == {"a": "it ended"}
+
+
+def test_a_build_that_does_not_end_says_so_and_one_that_fails_says_why(tmp_path, monkeypatch):
+    log = Log(tmp_path / "x.json")
+    monkeypatch.setattr(build, "INSTALL", ["sleep", "30"])
+    with pytest.raises(context.OutOfTime, match="kernels that it compiled are kept"):
+        build.install(1, log)
+    monkeypatch.setattr(build, "INSTALL", ["sh", "-c", "echo compiled; echo nvcc died >&2; exit 1"])
+    with pytest.raises(RuntimeError, match="compiled \\| nvcc died"):
+        build.install(20, log)
+
+
+def test_what_ended_a_part_from_outside_is_told_with_what_had_failed(tmp_path, capsys):
+    kept = record.Record(tmp_path / "x.json")
+    kept.part("ops").update(status="running", failed={"a": "it faulted"})
+    assert run.conclude(kept, "ops", run.Console(width=200)) == "partial" and "a: it faulted" in capsys.readouterr().out
 
 
 def test_the_shortest_limit_counts(monkeypatch, tmp_path):
