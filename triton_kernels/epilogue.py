@@ -41,7 +41,7 @@ class Epilogue:
 
     def takes_registers(self, low_rank_act: Tensor, out_dtype: torch.dtype) -> bool:
         """Whether the largest tiles would spill: for float32 operands, and for what the next layer needs."""
-        if self.next is not None and (self.next.format == "nvfp4" or self.next.rank > 32):
+        if self.next is not None and (self.next.format == "nvfp4" or self.next.rank > 32 or self.activation == "gelu_erf"):
             return True
         tensors = (low_rank_act, self.gate, self.residual)
         return torch.float32 in (out_dtype, *(tensor.dtype for tensor in tensors if tensor is not None))
