@@ -48,7 +48,7 @@ class Epilogue:
 
 
 class EpilogueOperands(NamedTuple):
-    """low_rank_act [M, R], proj_up [N, R], bias [N], gate [M / rows_per_gate, N], residual [M, N]; out [M, N] or [M, N/2], or next."""
+    """low_rank_act [M, R], proj_up [N, R], bias [N], gate [M / rows_per_gate, N], residual [M, N]; out [M, N or N/2], or next."""
 
     low_rank_act: Tensor | None
     proj_up: Tensor | None
@@ -73,7 +73,7 @@ class EpilogueOperands(NamedTuple):
 def epilogue_operands(
     low_rank_act: Tensor, proj_up: Tensor, bias: Tensor | None, out_dtype: torch.dtype, epilogue: Epilogue, config: GemmConfig
 ) -> EpilogueOperands:
-    """The operands, rows of the residual and of an output that was given at their strides, all else dense. config: the product's."""
+    """The operands, dense but for rows of the residual and of an output that was given. config: the product's."""
     (m, rank), n, device = low_rank_act.shape, proj_up.shape[0], low_rank_act.device
     width, out, next = epilogue.width(n), epilogue.out, None
     if epilogue.next is not None:

@@ -213,7 +213,8 @@ def gemm_w8a8_into(
     """
     shape = (qx.shape[0], epilogue.width(qweight.shape[0]))
     if out.shape != shape or out.stride(1) != 1:
-        raise ValueError(f"out: shape {list(shape)} and neighbours in a row needed, got {list(out.shape)} by strides {out.stride()}")
+        got = f"{list(out.shape)} by strides {out.stride()}"
+        raise ValueError(f"out: shape {list(shape)} and neighbours in a row needed, got {got}")
     gemm_w8a8(qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out.dtype, replace(epilogue, out=out))
 
 

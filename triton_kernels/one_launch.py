@@ -39,7 +39,7 @@ def quantizes_in_tile(n: int, out_dtype: torch.dtype, glu: str, next: QuantizeAr
     """Whether `<product>_act_quantize` with N = n quantizes in the product's epilogue.
 
     That is one launch, and one more that adds partial sums where the next layer has a low-rank branch. It takes 16-bit
-    activations that share a scale in groups of 4-bit formats, or in segments of 32, 64 or 128 columns; of a gated unit at most 64.
+    activations that share a scale in groups of 4-bit formats, or in segments of 32, 64 or 128 columns; gated units at most 64.
     """
     gated = glu != "none"
     columns = next.columns_of_scale(n // 2 if gated else n)

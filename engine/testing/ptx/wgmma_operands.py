@@ -20,8 +20,8 @@ ROWS_OF_CORE = 8
 class Descriptor:
     """leading, stride: bytes from a core matrix to the next one.
 
-    K-major: leading between the two 16-byte columns without a swizzle, stride from 8 rows to the next 8. Else stride from 8 columns
-    of K to the next 8 and leading from one span of rows to the next, and without a swizzle the other way round.
+    K-major: leading between the two 16-byte columns without a swizzle, stride from 8 rows to the next 8. Else stride from 8
+    columns of K to the next 8 and leading from one span of rows to the next, and without a swizzle the other way round.
     """
 
     address: int

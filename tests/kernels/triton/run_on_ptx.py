@@ -18,8 +18,11 @@ SHAPE = Shape("small", 9, 72, 128)
 # Every format for the next layer, which a tile of 128 columns holds the scales of.
 NEXT_LAYER_SHAPE = Shape("next layer", 9, 128, 64)
 NEXT_LAYER_CALLS = (
-    "gelu_erf-none-fp8", "gelu_erf-none-int8-segments", "gelu_tanh-value_first-nvfp4-four-over-six", "silu-gate_first-int4-after-gelu"
-)  # fmt: skip
+    "gelu_erf-none-fp8",
+    "gelu_erf-none-int8-segments",
+    "gelu_tanh-value_first-nvfp4-four-over-six",
+    "silu-gate_first-int4-after-gelu",
+)
 
 
 def errors(op, args):

@@ -17,8 +17,8 @@ from halfbyte.ops.triton.register import TABLES
 
 HERE = Path(__file__).parent
 INCLUDE = Path(triton.__file__).parent / "backends/nvidia/include"
-# One op of each file stands for those that pass the same arguments; of the GLU's descriptors there is no other.
-CALLED = [*(next(iter(table)) for table in TABLES.values()), "gemm_w8a8_act"]
+# One op of each file stands for those that pass the same arguments; others have the GLU's descriptors and the next layer.
+CALLED = [*(next(iter(table)) for table in TABLES.values()), "gemm_w8a8_act", "gemm_w8a8_act_quantize"]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("gcc") is None, reason="Triton's launchers are C code, and gcc is not here"),
