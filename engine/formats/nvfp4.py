@@ -41,8 +41,8 @@ def e2m1_round(x: Tensor) -> Tensor:
 def _unsigned_zero_round(x: Tensor) -> Tensor:
     """e2m1_round, but that every zero is positive."""
     y = x.float().clamp(-E2M1_MAX, E2M1_MAX)
-    # The grid's step is half the power of two at or below the magnitude, half of 1 below 1. A sum with 1.5 * 2^22 times that power
-    # has this step as its last bit, so the addition itself rounds to nearest even; taking the number off again is exact.
+    # The grid's step is half the power of two at or below the magnitude, half of 1 below 1. A sum with 1.5 * 2^22 times that
+    # power has this step as its last bit, so the addition itself rounds to nearest even; taking the number off again is exact.
     anchor = y.view(torch.int32).bitwise_and(EXPONENT_BITS).view(torch.float32).clamp_(min=1.0).mul_(1.5 * 2.0**22)
     return y.add_(anchor).sub_(anchor)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from .subspace import Sum, randomised_svd
 
 OVERSAMPLE = 8
-# With codes held, a round of plain alternation is a gradient step of length 1 down the squared rounding error. Heavy ball is stable
-# up to a step of 2 * (1 + momentum).
+# With codes held, a round of plain alternation is a gradient step of length 1 down the squared rounding error. Heavy ball is
+# stable up to a step of 2 * (1 + momentum).
 STEP, MOMENTUM = 2.0, 0.3
 
 
@@ -82,8 +82,8 @@ def alternate(
 ) -> Alternation:
     """Up to `iterations` rounds; stops when `patience` rounds in a row have not lowered the error by `tolerance` of it.
 
-    weight: smoothed, float32 [N, K]; quantize: residual -> rounded residual; error: (rounded residual, residual minus that, branch)
-    -> number. The first round is the plain SVD of the weight.
+    weight: smoothed, float32 [N, K]; quantize: residual -> rounded residual; error: (rounded residual, residual minus that,
+    branch) -> number. The first round is the plain SVD of the weight.
     """
     best, best_error, best_round = None, float("inf"), 0
     goal, goal_round = float("inf"), 0
