@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import ops
 from ..ops.conv2d import out_size
 from ..ops.native.gemm_w4a16 import MAX_ROWS
-from .branch import Branch, branches_of_side, sum_branches
+from .branch import Branch, sum_branches
 from .matrix import from_matrix, kernel_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from halfbyte.report.judge import REFERENCE, Judge
 from safetensors.torch import save_file
 

@@ -1,6 +1,5 @@
 """A part of python bench/gpu.py goes on without what faulted, died or never ended, and says what that was."""
 
-import importlib.util
 import os
 import subprocess
 import sys

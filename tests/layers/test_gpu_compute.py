@@ -28,7 +28,6 @@ INT4, NVFP4 = LayerFormat("int4", "int4"), LayerFormat("nvfp4", "nvfp4")
         (NVFP4, B200, "int8"),
         (LayerFormat("int4", "int8"), RTX_40, "int8"),
         (LayerFormat("fp8", "fp8"), RTX_40, "fp8"),
-        (LayerFormat("fp8", "fp8"), H100, "fp8"),
         (LayerFormat("fp8", "fp8"), B200, "int8"),
         (LayerFormat("fp8", "fp8"), RTX_50, "fp8"),
         (LayerFormat("fp8", "fp8"), A100, "int8"),
