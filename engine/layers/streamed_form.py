@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from .. import ops
 from .branch import sum_branches
 from .kernel_form import KernelForm, Pair
 
-# Of folded codes: what stays in the L2 cache of a data-centre GPU while a product reads it, and the most there may ever be.
+# Of folded codes, what stays in the L2 cache of a data-centre GPU while a product reads it.
 CACHED_BYTES = 16 * 2**20
-WHOLE_BYTES = 64 * 2**20
 # Chunks end at full tiles of the products.
 CHANNEL_MULTIPLE = 256
-OUTPUT_BYTES = 2
 
 
-def chunk_channels(m: int, n: int, k: int) -> int:
-    """How many of n output channels to fold at once for m rows: all where that moves fewer bytes, for joined outputs are copied.
-
-    Codes that do not stay in the cache are written to memory and read again, 2 n k bytes; outputs in parts are read and written
-    once more, 2 m n values.
-    """
-    if n * k <= CACHED_BYTES or (n * k <= WHOLE_BYTES and k <= OUTPUT_BYTES * m):
+def chunk_channels(n: int, k: int) -> int:
+    """How many of n output channels to fold at once, in equal parts: codes beyond the cache are written to memory and read again."""
+    if n * k <= CACHED_BYTES:
         return n
     most = max(CACHED_BYTES // k // CHANNEL_MULTIPLE, 1) * CHANNEL_MULTIPLE
     parts = -(-n // most)
@@ -61,18 +54,14 @@ class StreamedForm:
         n, k = self.channel_scales.shape[0], 2 * self.kernel.qweight.shape[1]
         if len(self.kernel.shape) == 4:
             return n * k
-        # Many rows leave the most channels in one chunk, few the fewest.
-        return max(chunk_channels(m, n, k) for m in (1, k)) * k
+        return chunk_channels(n, k) * k
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        quantized = self.kernel.quantized(rows)
-        n, k = self.kernel.shape
-        chunk = chunk_channels(rows.shape[0], n, k)
-        parts = [
-            self._product(quantized, bias, slice(first, min(first + chunk, n)), rows.dtype) for first in range(0, n, chunk)
-        ]
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        qx, ascales, low_rank_act = self.kernel.quantized(rows)
+        stored = self.kernel.qweight, self.kernel.wscales, self.channel_scales, self.product_scales
+        channels = chunk_channels(*self.kernel.shape)
+        y = ops.gemm_w4a8(qx, ascales, *stored, low_rank_act, self.kernel.proj_up, bias, channels, rows.dtype)
         return sum_branches(self.kernel.branches, x, y.unflatten(0, x.shape[:-1])).to(x.dtype)
 
     def conv2d(self, x: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -84,9 +73,3 @@ class StreamedForm:
         """Those of these output channels, folded now."""
         qweight, wscales = self.kernel.qweight[channels], self.kernel.wscales[:, channels]
         return ops.fold_weight(qweight, wscales, self.channel_scales[channels], self.kernel.activation)
-
-    def _product(self, quantized: tuple[Tensor, ...], bias: Tensor | None, channels: slice, dtype: torch.dtype) -> Tensor:
-        qx, ascales, low_rank_act = quantized
-        scales, bias = self.product_scales[channels], None if bias is None else bias[channels]
-        branch = low_rank_act, self.kernel.proj_up[channels]
-        return ops.gemm_w8a8(qx, ascales, self.codes(channels), scales, *branch, bias, dtype)

@@ -19,6 +19,7 @@ from .fused import (
 )
 from .gemm_nvfp4 import gemm_nvfp4
 from .gemm_w4a4 import gemm_w4a4
+from .gemm_w4a8 import gemm_w4a8
 from .gemm_w4a16 import gemm_w4a16
 from .gemm_w8a8 import gemm_w8a8
 from .group_norm_silu_quantize import group_norm_silu_quantize
@@ -57,6 +58,7 @@ __all__ = [
     "gemm_w4a4_act",
     "gemm_w4a4_act_quantize",
     "gemm_w4a4_gate_residual",
+    "gemm_w4a8",
     "gemm_w8a8",
     "gemm_w8a8_act",
     "gemm_w8a8_act_quantize",

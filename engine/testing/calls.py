@@ -125,6 +125,16 @@ def fold_weight_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
     return calls
 
 
+def gemm_w4a8_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
+    """In three parts, the last of which is smaller where 8 does not divide them."""
+    fold_channels, calls = max(n // 3 // 8 * 8, 8), {}
+    for name, (qweight, wscales, channel_scales, format) in fold_weight_calls(inputs, m, n, k).items():
+        companions = inputs.companions(m, n, RANK, name != "nvfp4-int8")
+        stored = qweight, wscales, channel_scales, channel_scales.clone()
+        calls[name] = (*inputs.act(m, k, format), *stored, *companions, fold_channels, inputs.dtype)
+    return calls
+
+
 def qk_norm_rope_calls(inputs: Inputs, m: int, n: int, k: int) -> Calls:
     heads, width = k // 32, 32
     q, key, angle = inputs.normal(2, m, heads, width), inputs.normal(2, m, heads, width), inputs.normal(m, width // 2).float()
@@ -168,6 +178,7 @@ BUILDERS: dict[str, Callable[[Inputs, int, int, int], Calls]] = {
     "attention": attention_calls,
     "conv2d": lambda inputs, m, n, k: conv2d_calls(inputs, n, min(k, 128)),
     "fold_weight": fold_weight_calls,
+    "gemm_w4a8": gemm_w4a8_calls,
     "gemm_w4a16": gemm_w4a16_calls,
     "group_norm_silu_quantize": group_norm_silu_quantize_calls,
     "joint_qkv_norm_rope": joint_qkv_norm_rope_calls,

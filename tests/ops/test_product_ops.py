@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from halfbyte.formats import dequantize_weight, quantize_weight
-from halfbyte.ops import conv2d, gemm_nvfp4, gemm_w4a4, gemm_w4a16, gemm_w8a8, quantize_act
+from halfbyte.ops import conv2d, fold_weight, gemm_nvfp4, gemm_w4a4, gemm_w4a8, gemm_w4a16, gemm_w8a8, quantize_act
 from halfbyte.ops.operands import dequantize_act
 from halfbyte.testing import assert_close
 
@@ -139,6 +139,39 @@ def test_a_wrong_operand_is_named(position, tensor, message):
     args[position] = tensor
     with pytest.raises(ValueError, match=message):
         gemm_w4a4(*args)
+
+
+def w4a8_operands(format="int8"):
+    qx, ascales, none = quantize_act(torch.randn(M, K), None, None, format)
+    qweight, wscales = quantize_weight(torch.randn(N, K), "int4", torch.float32).values()
+    channel_scales = 7 * wscales.float().amax(0) / 127
+    return [qx, ascales, qweight, wscales, channel_scales, 2 * channel_scales, none, torch.ones(N, 0), torch.randn(N)]
+
+
+@pytest.mark.parametrize("fold_channels", [8, 16, 24, 40, 1000])
+@pytest.mark.parametrize("format", ["int8", "fp8"])
+def test_gemm_w4a8_is_gemm_w8a8_by_folded_codes_however_they_are_cut(format, fold_channels):
+    qx, ascales, *stored, product_scales, low_rank_act, proj_up, bias = operands = w4a8_operands(format)
+    want = gemm_w8a8(qx, ascales, fold_weight(*stored, format), product_scales, low_rank_act, proj_up, bias, torch.float32)
+    got = gemm_w4a8(*operands, fold_channels, torch.float32)
+    assert_close("y", got, want, "float32")
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "message"),
+    [
+        (4, torch.ones(3), r"channel_scales: shape \[40\] needed, got \[3\]"),
+        (5, torch.ones(N).double(), "product_scales: dtype float32 needed, got float64"),
+        (0, torch.zeros(M, 2 * K, dtype=torch.int8), r"qweight: shape \[40, 384\] needed, got \[40, 192\]"),
+        (9, 0, "fold_channels: at least 1 needed, got 0"),
+    ],
+    ids=["channel_scales", "product_scales", "qx", "fold_channels"],
+)
+def test_gemm_w4a8_names_a_wrong_operand(position, value, message):
+    args = [*w4a8_operands(), 16, torch.float32]
+    args[position] = value
+    with pytest.raises(ValueError, match=message):
+        gemm_w4a8(*args)
 
 
 def test_conv2d_refuses_an_image_that_is_not_its_rows():

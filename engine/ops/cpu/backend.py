@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..fold_weight import fold_weight
+from ..gemm_w4a8 import as_product, gemm_w4a8
 from ..gemm_w4a16 import format_of
 from ..gemm_w8a8 import gemm_w8a8
 from ..quantize_act import quantize_act
@@ -47,6 +48,22 @@ def gemm_w8a8_rejects(
     return None if out_dtype in DTYPES else f"out_dtype must be float32 or bfloat16, got {out_dtype}"
 
 
+def gemm_w4a8_rejects(
+    qx: Tensor,
+    ascales: Tensor,
+    qweight: Tensor,
+    wscales: Tensor,
+    channel_scales: Tensor,
+    product_scales: Tensor,
+    low_rank_act: Tensor,
+    proj_up: Tensor,
+    bias: Tensor | None,
+    fold_channels: int,
+    out_dtype: torch.dtype,
+) -> str | None:
+    return gemm_w8a8_rejects(*as_product(qx, ascales, qweight, product_scales, low_rank_act, proj_up, bias, out_dtype))
+
+
 def fold_weight_rejects(qweight: Tensor, wscales: Tensor, channel_scales: Tensor, format: str) -> str | None:
     source = format_of(wscales)
     return None if (source, format) == ("int4", "int8") else f"int4 folded to int8 needed, got {source} folded to {format}"
@@ -56,4 +73,5 @@ def register() -> None:
     """Add the backend to its ops."""
     quantize_act.add("cpu", "halfbyte.ops.cpu.kernels:quantize_act", quantize_act_rejects)
     gemm_w8a8.add("cpu", "halfbyte.ops.cpu.kernels:gemm_w8a8", gemm_w8a8_rejects)
+    gemm_w4a8.add("cpu", "halfbyte.ops.cpu.kernels:gemm_w4a8", gemm_w4a8_rejects)
     fold_weight.add("cpu", "halfbyte.ops.cpu.kernels:fold_weight", fold_weight_rejects)

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ...env import extension
 from ...formats import int8
+from ..gemm_w4a8 import parts_of
 from ..operands import padded_rows
+from ..registry import OPS
 from .packed_weight import BF16_BRANCH, address, as_float, best_isa, pack
 
 if extension() is None:
@@ -65,4 +67,27 @@ def gemm_w8a8(
     operands = (address(packed.data), rows, *map(address, (qx, ascales, low_rank_act, bias)))
     bias_bf16 = bias is not None and bias.dtype == torch.bfloat16
     module.gemm(packed.isa, shape, *operands, bias_bf16, address(out), out_dtype == torch.bfloat16, torch.get_num_threads())
+    return out
+
+
+def gemm_w4a8(
+    qx: Tensor,
+    ascales: Tensor,
+    qweight: Tensor,
+    wscales: Tensor,
+    channel_scales: Tensor,
+    product_scales: Tensor,
+    low_rank_act: Tensor,
+    proj_up: Tensor,
+    bias: Tensor | None,
+    fold_channels: int,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """The INT8 case of `ops.gemm_w4a8`; what the kernels do not fold, PyTorch does."""
+    out = torch.empty(qx.shape[0], qweight.shape[0], dtype=out_dtype)
+    fold = OPS["fold_weight"].reference if wscales.dtype == torch.float8_e4m3fn else fold_weight
+    for part in parts_of(qweight.shape[0], fold_channels):
+        codes = fold(qweight[part], wscales[:, part], channel_scales[part], "int8")
+        rest = low_rank_act, proj_up[part], None if bias is None else bias[part], out_dtype
+        out[:, part] = gemm_w8a8(qx, ascales, codes, product_scales[part], *rest)
     return out

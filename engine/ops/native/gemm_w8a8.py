@@ -61,10 +61,12 @@ def chooses_warpgroups(product_args: tuple, epilogue: Epilogue = Epilogue()) -> 
     return on_hopper and warpgroups_reject(*product_args, epilogue) is None
 
 
-def gemm_w8a8(kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, epilogue=Epilogue()) -> Tensor:
+def gemm_w8a8(
+    kernels, qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype, epilogue=Epilogue(), out=None
+) -> Tensor:
     product_args = qx, ascales, qweight, wscales, low_rank_act, proj_up, bias, out_dtype
     run = on_warpgroups if chooses_warpgroups(product_args, epilogue) else on_warps
-    return run(kernels, *product_args, epilogue)
+    return run(kernels, *product_args, epilogue, out)
 
 
 def gemm_w8a8_file(*args) -> str:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ..registry import OPS, named_backend
+from ..registry import OPS, named_backend, names_none
 from .architectures import here
 from .cache import affine_correct, delta_apply, empty_rejects, forecast, forecast_rejects, rel_l1
 from .conv2d import conv2d, conv2d_file, conv2d_rejects
@@ -23,6 +23,7 @@ from .fused import (
 )
 from .gemm import gemm_nvfp4, gemm_nvfp4_rejects, gemm_w4a4, gemm_w4a4_rejects
 from .gemm_w4a16 import gemm_w4a16, gemm_w4a16_rejects
+from .gemm_w4a8 import gemm_w4a8, gemm_w4a8_file, gemm_w4a8_rejects
 from .gemm_w8a8 import gemm_w8a8, gemm_w8a8_file, gemm_w8a8_quantizing_file, gemm_w8a8_rejects
 from .qk_norm_rope import joint_qkv_norm_rope, joint_qkv_norm_rope_rejects, qk_norm_rope, qk_norm_rope_rejects
 from .quantize import (
@@ -38,11 +39,15 @@ from .quantize import (
 
 @dataclass(frozen=True)
 class Kernel:
-    """file: of csrc/cuda, or what finds it; run(kernels, *args), rejects(*args) and file(*args) take the op's arguments."""
+    """file: of csrc/cuda, or what finds it; run(kernels, *args), rejects(*args) and file(*args) take the op's arguments.
+
+    alone: whether its kernel computes a call without others.
+    """
 
     file: str | Callable[..., str]
     run: Callable
     rejects: Callable
+    alone: bool = True
 
     def file_of(self, *args) -> str:
         return self.file if isinstance(self.file, str) else self.file(*args)
@@ -82,6 +87,7 @@ KERNELS: dict[str, Kernel] = {
     "group_norm_silu_quantize": Kernel(
         "smxx_group_norm_quantize", group_norm_silu_quantize, group_norm_silu_quantize_rejects
     ),
+    "gemm_w4a8": Kernel(gemm_w4a8_file, gemm_w4a8, gemm_w4a8_rejects, alone=False),
     "gemm_w4a16": Kernel("smxx_gemm_w4a16", gemm_w4a16, gemm_w4a16_rejects),
     "qk_norm_rope": Kernel("smxx_qk_norm_rope", qk_norm_rope, qk_norm_rope_rejects),
     "joint_qkv_norm_rope": Kernel("smxx_qk_norm_rope", joint_qkv_norm_rope, joint_qkv_norm_rope_rejects),
@@ -108,5 +114,6 @@ def cuda_rejects(kernel: Kernel, *args) -> str | None:
 
 def register() -> None:
     for name, kernel in KERNELS.items():
-        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel), kernel.file_of)
-        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects, kernel.file_of)
+        one_kernel = kernel.file_of if kernel.alone else names_none
+        OPS[name].add("cuda", f"{__package__}.cuda:{name}", partial(cuda_rejects, kernel), one_kernel)
+        OPS[name].add("simt", f"{__package__}.simt:{name}", kernel.rejects, one_kernel)

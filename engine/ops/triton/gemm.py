@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .device import is_interpreted
+from .fold_weight import fold_weight_rejects
 
 Rejects = Callable[..., str | None]
 
@@ -31,6 +32,12 @@ def gemm_w8a8_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, *res
     return fp8_rejects(qx) or branch_rejects(low_rank_act, proj_up)
 
 
+def gemm_w4a8_rejects(
+    qx, ascales, qweight, wscales, channel_scales, product_scales, low_rank_act, proj_up, *rest
+) -> str | None:
+    return fold_weight_rejects(qweight, wscales, channel_scales, "") or fp8_rejects(qx) or branch_rejects(low_rank_act, proj_up)
+
+
 def gemm_w4a4_rejects(qx, ascales, qweight, wscales, low_rank_act, proj_up, *rest) -> str | None:
     return branch_rejects(low_rank_act, proj_up)
 
@@ -44,5 +51,6 @@ def with_fused_ops(product: str, rejects: Rejects) -> dict[str, Rejects]:
 
 
 GEMM_W8A8 = with_fused_ops("gemm_w8a8", gemm_w8a8_rejects)
+GEMM_W4A8 = {"gemm_w4a8": gemm_w4a8_rejects}
 GEMM_W4A4 = with_fused_ops("gemm_w4a4", gemm_w4a4_rejects)
 GEMM_NVFP4 = with_fused_ops("gemm_nvfp4", gemm_nvfp4_rejects)

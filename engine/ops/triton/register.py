@@ -12,7 +12,7 @@ from ..registry import OPS
 from .conv2d import TABLE as CONV2D
 from .device import reason_against_device
 from .fold_weight import FOLD_WEIGHT
-from .gemm import GEMM_NVFP4, GEMM_W4A4, GEMM_W8A8
+from .gemm import GEMM_NVFP4, GEMM_W4A4, GEMM_W4A8, GEMM_W8A8
 from .gemm_w4a16 import TABLE as GEMM_W4A16
 from .quantize import GROUP_NORM, NORM_QUANTIZE, QUANTIZE_ACT
 from .one_launch import one_launch
@@ -26,6 +26,7 @@ TABLES: dict[str, dict[str, Rejects]] = {
     "fold_weight": FOLD_WEIGHT,
     "gemm_nvfp4": GEMM_NVFP4,
     "gemm_w4a4": GEMM_W4A4,
+    "gemm_w4a8": GEMM_W4A8,
     "gemm_w8a8": GEMM_W8A8,
     "quantize_act": QUANTIZE_ACT,
     "norm_quantize": NORM_QUANTIZE,
@@ -46,7 +47,9 @@ def triton_rejects(rejects: Rejects, *args) -> str | None:
 
 
 def kernel_of(file: str, name: str, *args) -> str | None:
-    """A product is one kernel with all that follows it, unless its output is quantized in a launch of its own."""
+    """A product is one kernel with all that follows it, unless its weight or its output takes a launch of its own."""
+    if name in GEMM_W4A8:
+        return None
     return file if not name.endswith("_act_quantize") or one_launch(name, *args) else None
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from halfbyte.ops import OPS, use_backend
+from halfbyte.ops import OPS, NoBackendError, use_backend
 from halfbyte.ops.native.gemm import Epilogue, Product
-from halfbyte.testing import LAYER_SHAPES, Inputs, Shape, relative_rms, two_tiles
+from halfbyte.testing import LAYER_SHAPES, Inputs, Shape, calls_of, relative_rms, two_tiles
 from halfbyte.testing.products import check, check_schedules, operands
 
 kernels = pytest.importorskip("halfbyte._simt", reason="the host shim is built with HALFBYTE_SIMT=1")
@@ -153,3 +153,10 @@ def test_what_a_kernel_cannot_take_is_refused_in_a_sentence(change, sentence):
     args = change(operands("gemm_w4a4", Shape("refused", 5, 16, 64), torch.float16))
     with use_backend("simt"), pytest.raises(RuntimeError, match=sentence):
         OPS["gemm_w4a4"](*args)
+
+
+def test_parts_of_a_folded_weight_begin_at_whole_vectors_of_the_output():
+    args = list(calls_of("gemm_w4a8", Shape("two parts", 5, 24, 64), torch.bfloat16)["int4-int8"])
+    args[9] = 12
+    with use_backend("simt"), pytest.raises(NoBackendError, match="parts of a multiple of 8 output channels needed, got 12"):
+        OPS["gemm_w4a8"](*args)
