@@ -10,7 +10,9 @@ from .context import Context
 from .record import ROOT
 
 SIXTEEN_BIT_LIMIT = 1e-4
-OPS_COMPARED = ("quantize_act", "norm_quantize", "gemm_w4a4", "gemm_w8a8", "gemm_nvfp4", "gemm_w4a16", "qk_norm_rope")
+OPS_COMPARED = (
+    "quantize_act", "norm_quantize", "gemm_w4a4", "gemm_w8a8", "gemm_nvfp4", "gemm_w4a16", "qk_norm_rope", "joint_qkv_norm_rope"
+)  # fmt: skip
 
 
 def run(context: Context) -> None:
