@@ -1,7 +1,7 @@
 """The low-rank branch: W ~ Q + up @ down^T, found by alternating an SVD of W - Q with rounding of what it leaves.
 
 Source: SVDQuant (arXiv 2411.05007), iterated as in its reference implementation; here each round steps farther, with momentum
-(heavy ball, Polyak 1964), which needs a fifth of the rounds.
+(heavy ball, Polyak 1964), which needs a third of the rounds.
 """
 
 from __future__ import annotations
